@@ -12,6 +12,7 @@
 
 mod table;
 
+use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
 
 /// What the hypervisor of a type is. Prefix delegation needs Nitro (or bare metal).
@@ -38,7 +39,7 @@ pub struct CardLimit {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InstanceLimits {
     /// The type's name, `m5.large`.
-    pub instance_type: &'static str,
+    pub instance_type: Cow<'static, str>,
     /// Most interfaces on the default card, the primary interface included. On types with one card: most interfaces at all.
     pub interfaces: u32,
     /// Most private IPv4 addresses on one interface, its primary address included. A /28 prefix takes the place of one.

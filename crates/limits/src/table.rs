@@ -1,5 +1,6 @@
 //! The table as text: finding a row without parsing the others, and parsing that row.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use crate::{CardLimit, Hypervisor, InstanceLimits};
@@ -78,7 +79,7 @@ pub(crate) fn parse(row: &'static str) -> Option<InstanceLimits> {
         return None;
     }
     Some(InstanceLimits {
-        instance_type,
+        instance_type: Cow::Borrowed(instance_type),
         interfaces,
         ipv4_per_interface,
         cards,
