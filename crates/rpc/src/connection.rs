@@ -1,0 +1,162 @@
+//! One HTTP/2 connection over a unix socket: all that a plugin's single call needs.
+//!
+//! tonic's own channel (balancing, buffering, reconnecting, a background worker) costs the plugin start-up time and size
+//! for things a process that lives for one call has no use for.
+
+use std::io;
+use std::path::Path;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use tokio::net::UnixStream;
+use tonic::body::Body;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The socket is missing or nobody listens on it.
+    #[error("cannot connect: {0}")]
+    Dial(#[source] io::Error),
+    /// Somebody listens and does not speak HTTP/2.
+    #[error("the other side does not speak gRPC: {0}")]
+    Handshake(#[source] hyper::Error),
+    /// No answer to the dial within this time (a listener whose queue is full).
+    #[error("no connection within {0:?}")]
+    Deadline(Duration),
+}
+
+/// Runs hyper's connection on the caller's tokio runtime; a current-thread one is enough.
+#[derive(Clone, Copy)]
+struct Executor;
+
+impl<F> hyper::rt::Executor<F> for Executor
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, future: F) {
+        tokio::spawn(future);
+    }
+}
+
+/// A connection to a gRPC server on a unix socket. Clones share it. Give it to a generated client.
+#[derive(Clone)]
+pub struct Connection {
+    send: SendRequest<Body>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("closed", &self.send.is_closed())
+            .finish()
+    }
+}
+
+impl Connection {
+    /// Connects to `socket` within `deadline`. Must run inside a tokio runtime with I/O and time.
+    ///
+    /// # Errors
+    /// See [`ConnectError`]. A server that accepts and then says nothing shows only in the call's own deadline.
+    pub async fn unix(socket: &Path, deadline: Duration) -> Result<Self, ConnectError> {
+        let stream = match tokio::time::timeout(deadline, UnixStream::connect(socket)).await {
+            Ok(connected) => connected.map_err(ConnectError::Dial)?,
+            Err(_) => return Err(ConnectError::Deadline(deadline)),
+        };
+        Self::over(stream).await.map_err(ConnectError::Handshake)
+    }
+
+    async fn over(stream: UnixStream) -> Result<Self, hyper::Error> {
+        // Answers are a few hundred bytes: the protocol's default windows do, and asking for others is one more frame.
+        let (send, connection) = http2::Builder::new(Executor)
+            .initial_stream_window_size(None)
+            .initial_connection_window_size(None)
+            .max_send_buf_size(16 * 1024)
+            .handshake(Io(stream))
+            .await?;
+        // Its error also reaches the call in flight, which is where it can be told.
+        tokio::spawn(async move {
+            let _reported_by_the_call = connection.await;
+        });
+        Ok(Self { send })
+    }
+}
+
+impl tonic::codegen::Service<http::Request<Body>> for Connection {
+    type Response = http::Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, hyper::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.send.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        // HTTP/2 wants :scheme and :authority; gRPC over a unix socket has neither, and the convention is localhost.
+        let path = request.uri().path_and_query().cloned();
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(http::uri::Scheme::HTTP);
+        parts.authority = Some(http::uri::Authority::from_static("localhost"));
+        parts.path_and_query = path.or_else(|| Some(http::uri::PathAndQuery::from_static("/")));
+        if let Ok(uri) = http::Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+        Box::pin(self.send.send_request(request))
+    }
+}
+
+/// Tokio's stream as hyper's: hyper-util has such an adapter, for the price of another crate in the plugin.
+struct Io(UnixStream);
+
+impl hyper::rt::Read for Io {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        // hyper's buffer may be uninitialised, and filling it in place needs unsafe code. A copy of at most 4 KiB
+        // from the stack costs nothing beside the call.
+        let mut bytes = [0u8; 4096];
+        let room = buf.remaining().min(bytes.len());
+        let mut staged = tokio::io::ReadBuf::new(bytes.get_mut(..room).unwrap_or_default());
+        match tokio::io::AsyncRead::poll_read(std::pin::Pin::new(&mut self.0), cx, &mut staged) {
+            Poll::Ready(Ok(())) => {
+                buf.put_slice(staged.filled());
+                Poll::Ready(Ok(()))
+            }
+            other => other,
+        }
+    }
+}
+
+impl hyper::rt::Write for Io {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        tokio::io::AsyncWrite::poll_write(std::pin::Pin::new(&mut self.0), cx, buf)
+    }
+
+    fn poll_flush(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        tokio::io::AsyncWrite::poll_flush(std::pin::Pin::new(&mut self.0), cx)
+    }
+
+    fn poll_shutdown(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        tokio::io::AsyncWrite::poll_shutdown(std::pin::Pin::new(&mut self.0), cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        tokio::io::AsyncWrite::is_write_vectored(&self.0)
+    }
+
+    fn poll_write_vectored(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        tokio::io::AsyncWrite::poll_write_vectored(std::pin::Pin::new(&mut self.0), cx, bufs)
+    }
+}
