@@ -1,0 +1,134 @@
+//! The whole benchmark: labs up and down, parts inside them, tables and report.
+
+use std::io;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::Arguments;
+use crate::lab::Lab;
+use crate::report;
+
+/// 8 interfaces of 30 addresses: 232 for pods.
+const TYPE: &str = "m5.4xlarge";
+const BINARIES: [&str; 5] = ["aws-cni", "vpcnetd", "vpcnet", "vpcnet-lab", "vpcnet-floor"];
+
+pub(crate) fn run(arguments: &Arguments) -> io::Result<()> {
+    let bin = arguments.bin.canonicalize().map_err(|e| {
+        io::Error::new(
+            e.kind(),
+            format!("{}: {e}; run `make build` first", arguments.bin.display()),
+        )
+    })?;
+    let mut whole = Map::new();
+    whole.insert("sizes_mib".to_owned(), sizes(&bin)?);
+
+    eprintln!("idle for {} s …", arguments.idle);
+    let lab = Lab::up(&bin, &["--type", TYPE])?;
+    let calls_before = calls(&lab)?;
+    let mut idle = part(&lab, "idle", arguments, &bin)?;
+    let calls_after = calls(&lab)?;
+    idle.insert("ec2_calls_before".to_owned(), json!(calls_before.0));
+    idle.insert("ec2_calls".to_owned(), json!(calls_after.0 - calls_before.0));
+    idle.insert("imds_calls".to_owned(), json!(calls_after.1 - calls_before.1));
+    drop(lab);
+
+    eprintln!("{} pods one by one, then 50 by 8 …", arguments.pods);
+    let warm = format!("WARM_IP_TARGET={}", arguments.pods + 20);
+    let lab = Lab::up(
+        &bin,
+        &["--type", TYPE, "--env", &warm, "--env", "IP_COOLDOWN_PERIOD=0"],
+    )?;
+    let steady = part(&lab, "steady", arguments, &bin)?;
+    drop(lab);
+    whole.extend(steady);
+    if let (Some(Value::Object(agent)), Some(rss)) = (whole.get_mut("agent"), idle.get("rss_idle_mib")) {
+        agent.insert("rss_idle_mib".to_owned(), rss.clone());
+    }
+    whole.insert("idle".to_owned(), idle.into());
+
+    eprintln!("burst of 100 pods …");
+    let lab = Lab::up(
+        &bin,
+        &[
+            "--type",
+            TYPE,
+            "--ec2-latency",
+            "400",
+            "--imds-lag",
+            "2000",
+            "--attach-delay",
+            "0",
+        ],
+    )?;
+    let burst = part(
+        &lab,
+        "burst",
+        &Arguments {
+            pods: 100,
+            command: None,
+            ..clone(arguments)
+        },
+        &bin,
+    )?;
+    drop(lab);
+    whole.insert("burst".to_owned(), burst.into());
+
+    let mut whole = Value::Object(whole);
+    report::add_ratios(&mut whole);
+    println!("{}", report::tables(&whole));
+    if let Some(directory) = arguments.report.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    std::fs::write(&arguments.report, serde_json::to_vec_pretty(&whole)?)?;
+    println!("\nreport: {}", arguments.report.display());
+    Ok(())
+}
+
+fn clone(a: &Arguments) -> Arguments {
+    let (bin, cni, report) = (a.bin.clone(), a.cni.clone(), a.report.clone());
+    Arguments {
+        command: None,
+        pods: a.pods,
+        idle: a.idle,
+        bin,
+        cni,
+        report,
+    }
+}
+
+fn part(lab: &Lab, name: &str, arguments: &Arguments, bin: &Path) -> io::Result<Map<String, Value>> {
+    let (bin, cni) = (bin.to_string_lossy(), arguments.cni.to_string_lossy());
+    let (pods, idle) = (arguments.pods.to_string(), arguments.idle.to_string());
+    let printed = lab.inside(&[
+        name, "--bin", &bin, "--cni", &cni, "--pods", &pods, "--idle", &idle,
+    ])?;
+    Ok(serde_json::from_str(&printed)?)
+}
+
+/// EC2 and IMDS calls that the lab has seen so far.
+fn calls(lab: &Lab) -> io::Result<(u64, u64)> {
+    let printed: Value = serde_json::from_str(&lab.run(&["calls", "--json"])?)?;
+    let total = |face: &str| {
+        printed
+            .pointer(&format!("/totals/{face}"))
+            .and_then(Value::as_u64)
+            .ok_or_else(|| {
+                io::Error::other(format!(
+                    "`vpcnet-lab calls --json` has no number at totals.{face}: {printed}"
+                ))
+            })
+    };
+    Ok((total("ec2")?, total("imds")?))
+}
+
+fn sizes(bin: &Path) -> io::Result<Value> {
+    let mut map = Map::new();
+    for name in BINARIES {
+        let bytes = std::fs::metadata(bin.join(name))
+            .map_err(|e| io::Error::new(e.kind(), format!("{name}: {e}; run `make build` first")))?
+            .len();
+        map.insert(name.to_owned(), json!(bytes as f64 / 1048576.0));
+    }
+    Ok(map.into())
+}
