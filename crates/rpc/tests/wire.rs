@@ -32,7 +32,7 @@ fn nested(number: u8, value: &[u8]) -> Vec<u8> {
 }
 
 #[track_caller]
-fn same<M: Message + Default + PartialEq>(message: &M, golden: &[Vec<u8>]) {
+fn same<M: Message + Default + PartialEq + std::fmt::Debug>(message: &M, golden: &[Vec<u8>]) {
     let golden = golden.concat();
     assert_eq!(message.encode_to_vec(), golden, "encoded");
     assert_eq!(&M::decode(golden.as_slice()).unwrap(), message, "decoded");
