@@ -1,1 +1,22 @@
-//! (skeleton)
+//! Tests of the built binaries in the lab: what a user would see, on the real kernel.
+//!
+//! [`Lab`] brings a lab up for one test and takes it down when the test ends, however it ends. [`Stream`] keeps a TCP
+//! connection between two pods and tells whether it ever broke. [`wait_for`] waits for a condition, with a deadline.
+
+// This package is test support: a panic is how a test fails.
+#![allow(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::indexing_slicing
+)]
+
+mod bin;
+mod lab;
+mod stream;
+mod wait;
+
+pub use bin::{binary, cargo_bin};
+pub use lab::{Failure, Lab, Options};
+pub use stream::Stream;
+pub use wait::wait_for;

@@ -1,0 +1,81 @@
+//! The two ends of a watched TCP connection. Both end when their standard input closes.
+//!
+//! `serve ADDR:PORT` echoes; prints `listening` when it does. `connect ADDR:PORT` sends a number every 20 ms and expects it back
+//! within 5 s; prints `connected`, and at the end `<echoes> <longest gap in ms>`. Exit code 1 when the connection breaks.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let (verb, address) = (args.next().unwrap_or_default(), args.next().unwrap_or_default());
+    let result = match (verb.as_str(), address.parse::<SocketAddr>()) {
+        ("serve", Ok(address)) => serve(address),
+        ("connect", Ok(address)) => connect(address),
+        _ => Err(io::Error::other("usage: vpcnet-stream serve|connect ADDR:PORT")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            println!("{e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// True once standard input has closed.
+fn told_to_stop() -> Arc<AtomicBool> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let theirs = Arc::clone(&flag);
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        theirs.store(true, Ordering::Relaxed);
+    });
+    flag
+}
+
+fn serve(address: SocketAddr) -> io::Result<()> {
+    let listener = TcpListener::bind(address)?;
+    println!("listening");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let _ = stream.set_nodelay(true);
+                if let Ok(mut back) = stream.try_clone() {
+                    let _ = io::copy(&mut &stream, &mut back);
+                }
+            });
+        }
+    });
+    io::copy(&mut io::stdin(), &mut io::sink()).map(drop)
+}
+
+fn connect(address: SocketAddr) -> io::Result<()> {
+    let stop = told_to_stop();
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    println!("connected");
+    let (mut echoes, mut longest, mut last) = (0u64, Duration::ZERO, Instant::now());
+    while !stop.load(Ordering::Relaxed) {
+        stream.write_all(&echoes.to_be_bytes())?;
+        let mut back = [0u8; 8];
+        stream.read_exact(&mut back)?;
+        if u64::from_be_bytes(back) != echoes {
+            return Err(io::Error::other(format!(
+                "sent {echoes}, got {}",
+                u64::from_be_bytes(back)
+            )));
+        }
+        echoes += 1;
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    println!("{echoes} {}", longest.as_millis());
+    Ok(())
+}
