@@ -1,1 +1,25 @@
-//! (skeleton)
+//! The kernel's side of vpcnet: links, addresses, routes, rules, neighbours, sysctls, network namespaces and one
+//! nftables table. Callers hand in wanted state; this crate makes the smallest set of changes that brings it
+//! about, and undoes its changes where a step fails.
+//!
+//! It must not know EC2, Kubernetes or the names of pods. Everything here blocks; the agent calls it from
+//! blocking threads, the CNI plugin from its only one.
+//!
+//! | module | for |
+//! |---|---|
+//! | [`netns`] | network namespaces by path |
+//! | [`netlink`] | requests to rtnetlink, in batches, with the kernel's own words in the errors |
+//! | [`pod`] | a pod's interfaces: add, delete, check (the CNI plugin) |
+//! | [`host`] | the node's own links, routes, rules and sysctls (the agent) |
+//! | [`observe`] | what the kernel shows of pods, to rebuild their owners from |
+//! | [`watch`] | links, routes and rules coming and going |
+//! | `nft` | the SNAT and mark table (feature `nft`) |
+//! | [`sysctl`] | `/proc/sys` |
+
+mod mac;
+pub mod netlink;
+pub mod netns;
+pub mod pod;
+pub mod sysctl;
+
+pub use mac::{Mac, ParseMacError};
