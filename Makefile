@@ -1,0 +1,52 @@
+# vpcnet: what can be done with a checkout. `make` alone lists it.
+#
+# Everything made lands in target/, and `cargo clean` removes it. Nothing is installed but missing packages
+# (scripts/setup names each one first).
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: lab
+lab: ## a VPC on this machine: two nodes, forty pods, every packet path checked, all removed again (root)
+	@scripts/lab-demo
+
+.PHONY: build
+build: ## the release binaries, side by side in target/vpcnet/
+	@scripts/setup build
+	@scripts/build
+
+.PHONY: test
+test: ## every test there is, those with the lab and the built binaries too (root, 15 minutes from nothing)
+	@scripts/test
+
+.PHONY: unit-test
+unit-test: ## the tests that need no root, no lab and no release build
+	@scripts/unit-test
+
+.PHONY: bench
+bench: ## latency, memory, sizes and the burst, beside ptp and a floor program; writes target/bench/report.json (root)
+	@scripts/bench
+
+.PHONY: lint
+lint: ## formatting, clippy, documentation links, generated files, licences and bans of dependencies
+	@scripts/lint
+
+.PHONY: format
+format: ## rustfmt over the workspace
+	cargo fmt --all
+
+.PHONY: generate
+generate: ## regenerate the committed code of the protobuf services
+	@scripts/generate
+
+.PHONY: generate-check
+generate-check: ## fail if the committed generated code is not what `make generate` makes
+	@scripts/generate --check
+
+.PHONY: test-tools
+test-tools: ## what the tests need besides Rust: cnitool in target/tools/, moto and boto3 in target/venv/
+	@scripts/setup build test
