@@ -4,6 +4,8 @@
 //! A field is `number << 3 | wire type` (0 varint, 2 length-delimited), then its value. Each string here is two
 //! bytes, different in every field, so that two swapped numbers show.
 
+#![allow(clippy::unwrap_used)]
+
 use prost::Message;
 use vpcnet_rpc::{health, node, pb};
 
