@@ -281,7 +281,11 @@ impl Socket {
         let mut body = RouteMessage::default();
         body.header.address_family = family(to.is_ipv6());
         body.header.destination_prefix_length = IpNet::from(to).prefix_len();
-        body.header.flags = RouteFlags::LookupTable | RouteFlags::FibMatch;
+        body.header.flags = RouteFlags::FibMatch;
+        if to.is_ipv4() {
+            // IPv6 names the table unasked, and refuses the flag.
+            body.header.flags |= RouteFlags::LookupTable;
+        }
         body.attributes.push(RouteAttribute::Destination(to.into()));
         let mut route = None;
         match self.query(

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use ipnet::IpNet;
 
-use super::{Added, PodError, PodInterface, Step, any_from_rule, validate};
+use super::{Added, FROM_POD_RULE, PodError, PodInterface, Step, TO_POD_RULE, any_from_rule, validate};
 use crate::netlink::{Device, Errno, MAIN, Neighbour, Refusal, Request, Route, Rule, Socket, Veth};
 use crate::netns::Netns;
 use crate::sysctl::Tree;
@@ -44,7 +44,7 @@ pub fn add(host: &mut Socket, pod: &Netns, interfaces: &[PodInterface]) -> Resul
     let mut done = Done::default();
     match wire(host, &mut inside, pod, interfaces, &mut done) {
         Ok(added) => Ok(added),
-        Err(error) => Err(error.with_undo(done.undo(host))),
+        Err(error) => Err(error.with_undo(done.undo(host, &mut inside))),
     }
 }
 
@@ -77,30 +77,38 @@ fn stale_links(host: &mut Socket, interfaces: &[PodInterface]) -> Result<Vec<Req
 struct Done {
     links: Vec<String>,
     rules: Vec<Rule>,
+    pod_rules: Vec<Rule>,
 }
 
 impl Done {
     /// Unmakes it; a link takes its peer, routes and addresses along. Gives what stays, in words.
-    fn undo(self, host: &mut Socket) -> Vec<String> {
+    fn undo(self, host: &mut Socket, inside: &mut Socket) -> Vec<String> {
         let rules = self.rules.into_iter().map(Request::DeleteRule);
         let links = self
             .links
             .into_iter()
             .map(|name| Request::DeleteLink(Device::named(name)));
-        let requests: Vec<Request> = rules.chain(links).collect();
-        if requests.is_empty() {
-            return Vec::new();
-        }
-        match host.run(&requests) {
-            Ok(outcomes) => outcomes
-                .into_iter()
-                .filter_map(Result::err)
-                .filter(|refusal| !matches!(refusal.errno, Errno::NODEV | Errno::NOENT))
-                .map(|refusal| refusal.to_string())
-                .collect(),
-            Err(error) => vec![error.to_string()],
-        }
+        let mut left = unmake(host, rules.chain(links).collect());
+        left.extend(unmake(
+            inside,
+            self.pod_rules.into_iter().map(Request::DeleteRule).collect(),
+        ));
+        left
     }
+}
+
+/// Runs deletes to the end; gives those that failed.
+fn unmake(socket: &mut Socket, requests: Vec<Request>) -> Vec<String> {
+    if requests.is_empty() {
+        return Vec::new();
+    }
+    let outcomes = match socket.run(&requests) {
+        Ok(outcomes) => outcomes,
+        Err(error) => return vec![error.to_string()],
+    };
+    let refusals = outcomes.into_iter().filter_map(Result::err);
+    let real = refusals.filter(|refusal| !matches!(refusal.errno, Errno::NODEV | Errno::NOENT));
+    real.map(|refusal| refusal.to_string()).collect()
 }
 
 fn wire(
@@ -121,8 +129,16 @@ fn wire(
     }
     let pairs = || interfaces.iter().zip(&added);
     let in_pod: Vec<Request> = pairs().flat_map(|(one, at)| in_pod(one, at)).collect();
-    // EEXIST: the rule inside the pod, from an earlier try.
-    run_all(inside, Step::Pod, &in_pod, &[Errno::EXIST])?;
+    let outcomes = inside.run(&in_pod).map_err(PodError::kernel(Step::Pod))?;
+    let mut first: Result<(), Refusal> = Ok(());
+    for (request, outcome) in in_pod.into_iter().zip(outcomes) {
+        match (request, outcome) {
+            (Request::AddRule(rule), Ok(())) => done.pod_rules.push(rule),
+            (Request::AddRule(_), Err(refusal)) if refusal.errno == Errno::EXIST => {}
+            (_, outcome) => first = first.and(outcome),
+        }
+    }
+    first.map_err(|refusal| PodError::kernel(Step::Pod)(refusal.into()))?;
     on_host(host, interfaces, &added, done)?;
     Ok(added)
 }
@@ -298,48 +314,57 @@ fn on_host(
         }
     };
     let mut first: Result<(), Refusal> = Ok(());
-    let mut stale = false;
+    let mut others = false;
     for (request, outcome) in requests.iter().zip(outcomes) {
         match (request, outcome) {
-            (Request::DeleteRule(_), Ok(())) => stale = true,
+            (Request::DeleteRule(_), Ok(())) => others = true,
             (Request::DeleteRule(_), Err(refusal)) if refusal.errno == Errno::NOENT => {}
             (Request::AddRule(rule), Ok(())) => done.rules.push(rule.clone()),
-            (Request::AddRule(_), Err(refusal)) if refusal.errno == Errno::EXIST => {}
+            (Request::AddRule(_), Err(refusal)) if refusal.errno == Errno::EXIST => others = true,
             (_, Ok(())) => {}
             (_, Err(refusal)) => first = first.and(Err(refusal)),
         }
     }
     first.map_err(|refusal| PodError::kernel(Step::Host)(refusal.into()))?;
-    if stale {
-        remove_other_rules(host, interfaces)
+    if others {
+        settle_rules(host, interfaces, done)
     } else {
         Ok(())
     }
 }
 
-/// There was one rule of an earlier owner, so there may be more (old releases wrote one for each CIDR of the VPC). Only
-/// then is the list worth its price.
-fn remove_other_rules(host: &mut Socket, interfaces: &[PodInterface]) -> Result<(), PodError> {
+/// There was a rule of an earlier owner, so there may be more: old releases wrote one for each CIDR of the VPC. And
+/// EEXIST is no proof that *our* rule is there: the kernel's comparison passes over selectors that the new rule lacks, so
+/// "from A to B" makes "from A" exist. Only in these cases is reading the whole list worth its price.
+fn settle_rules(host: &mut Socket, interfaces: &[PodInterface], done: &mut Done) -> Result<(), PodError> {
     let fail = PodError::kernel(Step::Host);
-    let mut others = Vec::new();
-    for v6 in [false, true] {
-        let ours: Vec<&PodInterface> = interfaces
-            .iter()
-            .filter(|one| one.address.is_ipv6() == v6)
-            .collect();
-        if ours.is_empty() {
-            continue;
-        }
-        for rule in host.rules(v6).map_err(&fail)? {
-            let owner = ours
-                .iter()
-                .find(|one| rule.from == Some(one.net()) && rule.priority == super::FROM_POD_RULE);
-            if owner.is_some_and(|one| !one.host_rules().any(|wanted| wanted == rule)) {
-                others.push(Request::DeleteRule(rule));
-            }
-        }
+    let mut present = host.rules(false).map_err(&fail)?;
+    if interfaces.iter().any(|one| one.address.is_ipv6()) {
+        present.extend(host.rules(true).map_err(&fail)?);
     }
-    run_all(host, Step::Host, &others, &[Errno::NOENT])
+    let wanted: Vec<Rule> = interfaces.iter().flat_map(PodInterface::host_rules).collect();
+    let about_us = |rule: &Rule| {
+        interfaces.iter().any(|one| match rule.priority {
+            TO_POD_RULE => rule.to == Some(one.net()),
+            FROM_POD_RULE => rule.from == Some(one.net()),
+            _ => false,
+        })
+    };
+    // Not those without a table (a delete without one would match ours too); and those with more selectors first,
+    // since a delete also matches rules with selectors that it lacks.
+    let mut stale: Vec<&Rule> = present
+        .iter()
+        .filter(|rule| rule.table.is_some() && about_us(rule))
+        .collect();
+    stale.retain(|rule| !wanted.contains(rule));
+    stale.sort_by_key(|rule| rule.from.is_none() || rule.to.is_none());
+    let stale: Vec<Request> = stale.into_iter().cloned().map(Request::DeleteRule).collect();
+    run_all(host, Step::Host, &stale, &[Errno::NOENT])?;
+    for rule in wanted.into_iter().filter(|rule| !present.contains(rule)) {
+        host.run_one(Request::AddRule(rule.clone())).map_err(&fail)?;
+        done.rules.push(rule);
+    }
+    Ok(())
 }
 
 /// Runs a batch; the first refusal that is not tolerated is the error.
