@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
@@ -31,10 +32,15 @@ pub struct Options<'a> {
     pub env: &'a [&'a str],
 }
 
+/// One lab at a time: two cores do not carry several, and deadlines would tell of the machine and not of vpcnet.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// A running lab.
 #[derive(Debug)]
 pub struct Lab {
     directory: PathBuf,
+    // Dropped after `drop` has taken the lab down.
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Lab {
@@ -48,6 +54,8 @@ impl Lab {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let lab = Self {
             directory: PathBuf::from(format!("/run/vt{}-{number}", std::process::id())),
+            // A test that failed has taken its lab down all the same.
+            _turn: TURN.lock().unwrap_or_else(PoisonError::into_inner),
         };
         let mut arguments = vec!["up"];
         arguments.extend(options.arguments);

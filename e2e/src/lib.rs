@@ -3,6 +3,7 @@
 //! [`Lab`] brings a lab up for one test and takes it down when the test ends, however it ends. [`Stream`] keeps a TCP
 //! connection between two pods and tells whether it ever broke. [`wait_for`] waits for a condition, with a deadline.
 
+#![forbid(unsafe_code)]
 // This package is test support: a panic is how a test fails.
 #![allow(
     clippy::panic,
@@ -13,10 +14,12 @@
 
 mod bin;
 mod lab;
+mod node;
 mod stream;
 mod wait;
 
 pub use bin::{binary, cargo_bin};
 pub use lab::{Failure, Lab, Options};
+pub use node::{Node, Pod};
 pub use stream::Stream;
 pub use wait::wait_for;

@@ -3,6 +3,8 @@
 //! `serve ADDR:PORT` echoes; prints `listening` when it does. `connect ADDR:PORT` sends a number every 20 ms and expects it back
 //! within 5 s; prints `connected`, and at the end `<echoes> <longest gap in ms>`. Exit code 1 when the connection breaks.
 
+#![forbid(unsafe_code)]
+
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
