@@ -1,0 +1,95 @@
+//! The VPC in real time: one lock, one clock, and a bell that rings when the fabric has to follow.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::model::{Caller, Reply, Request, Vpc};
+
+/// A VPC shared by the faces, the fabric and the command line. Clones are the same VPC.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    vpc: Mutex<Vpc>,
+    start: Instant,
+    /// Generation of the fabric view; rings only when it moved.
+    fabric: watch::Sender<u64>,
+    /// Rings after each change of what happens next, so that the clock sleeps no longer than it may.
+    agenda: tokio::sync::Notify,
+}
+
+impl Engine {
+    /// Starts the VPC's clock now.
+    #[must_use]
+    pub fn new(vpc: Vpc) -> Self {
+        let (fabric, _) = watch::channel(vpc.fabric_generation());
+        Self {
+            shared: Arc::new(Shared {
+                vpc: Mutex::new(vpc),
+                start: Instant::now(),
+                fabric,
+                agenda: tokio::sync::Notify::new(),
+            }),
+        }
+    }
+
+    /// Lab time.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.shared.start.elapsed()
+    }
+
+    /// Does something with the VPC at the present lab time, then tells whoever has to know of a change.
+    pub fn with<R>(&self, f: impl FnOnce(&mut Vpc, Duration) -> R) -> R {
+        // A panic in a reader leaves the value whole: every change is made by the model, which does not panic.
+        let mut vpc = self.shared.vpc.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.shared.start.elapsed();
+        vpc.advance(now);
+        let before = vpc.next_change();
+        let result = f(&mut vpc, now);
+        vpc.advance(now);
+        let generation = vpc.fabric_generation();
+        let after = vpc.next_change();
+        drop(vpc);
+        self.shared
+            .fabric
+            .send_if_modified(|seen| std::mem::replace(seen, generation) != generation);
+        if before != after {
+            self.shared.agenda.notify_one();
+        }
+        result
+    }
+
+    /// Carries out an EC2 call now. The latency of the reply is the caller's to impose.
+    pub fn call(&self, caller: &Caller, request: Request) -> Reply {
+        self.with(|vpc, now| vpc.call(now, caller, request))
+    }
+
+    /// A receiver that wakes when [`Vpc::fabric`] may have changed; its value is the view's generation.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.shared.fabric.subscribe()
+    }
+
+    /// Lets time pass in the VPC: attachments complete, instances go. Runs until it is dropped.
+    pub async fn run(&self) {
+        loop {
+            let next = self.with(|vpc, _| vpc.next_change());
+            let agenda = self.shared.agenda.notified();
+            match next {
+                None => agenda.await,
+                Some(at) => {
+                    let wait = at.saturating_sub(self.now());
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = agenda => {}
+                    }
+                }
+            }
+        }
+    }
+}

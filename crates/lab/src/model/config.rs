@@ -1,0 +1,470 @@
+//! What a lab is made of at its start. Everything has a default, and the default is the lab of the documentation.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use super::faults::FaultRule;
+
+/// A delay between two bounds, both included; equal bounds make it exact.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Spread {
+    /// The shortest.
+    pub min: Duration,
+    /// The longest.
+    pub max: Duration,
+}
+
+impl Spread {
+    /// No delay.
+    pub const ZERO: Self = Self {
+        min: Duration::ZERO,
+        max: Duration::ZERO,
+    };
+
+    /// Always the same delay.
+    #[must_use]
+    pub const fn exactly(d: Duration) -> Self {
+        Self { min: d, max: d }
+    }
+
+    /// Between two numbers of milliseconds.
+    #[must_use]
+    pub const fn millis(min: u64, max: u64) -> Self {
+        Self {
+            min: Duration::from_millis(min),
+            max: Duration::from_millis(max),
+        }
+    }
+}
+
+/// How long things take. EC2 promises none of these; the defaults are what accounts usually see, a little quickened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Timing {
+    /// From a request's arrival to its answer.
+    pub ec2_latency: Spread,
+    /// From an IMDS request's arrival to its answer.
+    pub imds_latency: Spread,
+    /// A created interface is `pending` this long.
+    pub create: Spread,
+    /// An attachment is `attaching` this long; then the link appears in the instance.
+    pub attach: Spread,
+    /// An attachment is `detaching` this long; then the link goes.
+    pub detach: Spread,
+    /// An instance is `pending` this long after RunInstances.
+    pub launch: Spread,
+    /// An instance is `shutting-down` this long before `terminated`.
+    pub terminate: Spread,
+    /// How far a Describe call lags behind the writes; drawn anew for each read, so reads may go back in time as
+    /// answers of different replicas do. Writes always see the present.
+    pub read_lag: Spread,
+    /// After how long a change shows in IMDS; drawn for each change. Changes of one instance show in order.
+    pub imds_lag: Spread,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            ec2_latency: Spread::millis(50, 150),
+            imds_latency: Spread::ZERO,
+            create: Spread::millis(100, 300),
+            attach: Spread::millis(700, 1300),
+            detach: Spread::millis(700, 1300),
+            launch: Spread::ZERO,
+            terminate: Spread::millis(500, 1000),
+            read_lag: Spread::ZERO,
+            imds_lag: Spread::millis(200, 800),
+        }
+    }
+}
+
+impl Timing {
+    /// Everything happens at once: for tests of rules that have nothing to do with time.
+    #[must_use]
+    pub const fn instant() -> Self {
+        Self {
+            ec2_latency: Spread::ZERO,
+            imds_latency: Spread::ZERO,
+            create: Spread::ZERO,
+            attach: Spread::ZERO,
+            detach: Spread::ZERO,
+            launch: Spread::ZERO,
+            terminate: Spread::ZERO,
+            read_lag: Spread::ZERO,
+            imds_lag: Spread::ZERO,
+        }
+    }
+}
+
+/// A token bucket: `size` calls at once, then `per_second` (EC2 API reference, "Request throttling").
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Bucket {
+    /// Calls it holds when full.
+    pub size: f64,
+    /// Calls it regains each second.
+    pub per_second: f64,
+}
+
+/// The buckets of the account. Each action has one of its own, shared by all callers.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Buckets {
+    /// False: nothing is ever throttled.
+    pub enabled: bool,
+    /// For actions that change something.
+    pub mutating: Bucket,
+    /// For Describe actions.
+    pub reads: Bucket,
+    /// By action name, instead of the two above.
+    pub by_action: BTreeMap<String, Bucket>,
+}
+
+impl Default for Buckets {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            mutating: Bucket {
+                size: 50.0,
+                per_second: 5.0,
+            },
+            reads: Bucket {
+                size: 100.0,
+                per_second: 20.0,
+            },
+            by_action: BTreeMap::new(),
+        }
+    }
+}
+
+/// Which free address an interface gets when none is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AddressChoice {
+    /// The lowest: easy to read in tests.
+    Lowest,
+    /// The next free one from a random place, as EC2's look to callers.
+    #[default]
+    Random,
+}
+
+/// Where a subnet's default route leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SubnetRoute {
+    /// To the internet gateway: only addresses with a public one beside them get through.
+    #[default]
+    Public,
+    /// To the NAT gateway.
+    Private,
+}
+
+/// What a subnet CIDR reservation keeps its addresses for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReservationKind {
+    /// For prefixes EC2 chooses; single addresses are not chosen from it.
+    Prefix,
+    /// For addresses and prefixes that a request names; EC2 chooses nothing from it.
+    Explicit,
+}
+
+/// A subnet CIDR reservation (VPC user guide, "Subnet CIDR reservations").
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Reservation {
+    /// The reserved part of the subnet.
+    pub cidr: Ipv4Net,
+    /// For what.
+    pub kind: ReservationKind,
+}
+
+/// A subnet.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SubnetConfig {
+    /// Its `Name` tag, by which [`NodeSpec`] and people call it.
+    pub name: String,
+    /// Its addresses, within the VPC's.
+    pub cidr: Ipv4Net,
+    /// Letter of its zone, `a` for `<region>a`.
+    pub zone: char,
+    /// Its default route.
+    #[serde(default)]
+    pub route: SubnetRoute,
+    /// Tags beside `Name`.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    /// CIDR reservations.
+    #[serde(default)]
+    pub reservations: Vec<Reservation>,
+}
+
+/// The protocol of a security group rule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// `-1`.
+    All,
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP.
+    Icmp,
+}
+
+/// The other side of a security group rule.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RulePeer {
+    /// Addresses.
+    Cidr(Ipv4Net),
+    /// Every address of every interface in the group of this name.
+    Group(String),
+}
+
+/// One permission of a security group; groups are stateful, so answers need none.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Rule {
+    /// What it lets through.
+    pub protocol: Protocol,
+    /// First and last destination port (ICMP: type and code, both ignored by the fabric); `None`: all.
+    pub ports: Option<(u16, u16)>,
+    /// From whom (inbound) or to whom (outbound).
+    pub peer: RulePeer,
+}
+
+impl Rule {
+    /// Everything, from or to `peer`.
+    #[must_use]
+    pub const fn all(peer: RulePeer) -> Self {
+        Self {
+            protocol: Protocol::All,
+            ports: None,
+            peer,
+        }
+    }
+}
+
+/// A security group. The VPC always has `default`, whose members reach each other and everything outside.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GroupConfig {
+    /// Its name, unique in the VPC.
+    pub name: String,
+    /// What may come in.
+    pub ingress: Vec<Rule>,
+    /// What may go out.
+    pub egress: Vec<Rule>,
+}
+
+/// A role and what it may do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RoleConfig {
+    /// Its name; instances carry it in their instance profile.
+    pub name: String,
+    /// Allowed actions, `ec2:DescribeInstances`, or `ec2:*`, or with a trailing `*` (`ec2:Describe*`).
+    pub actions: Vec<String>,
+}
+
+impl RoleConfig {
+    /// The role of the people who run the lab: everything.
+    pub const ADMIN: &'static str = "lab-admin";
+    /// The role of nodes: what the managed policy AmazonEKS_CNI_Policy allows.
+    pub const NODE: &'static str = "lab-node";
+}
+
+/// Whether IMDS insists on a session token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HttpTokens {
+    /// IMDSv2 only.
+    #[default]
+    Required,
+    /// IMDSv1 requests are answered too.
+    Optional,
+}
+
+/// A node to start.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NodeSpec {
+    /// Its `Name` tag, unique among running nodes: `node-1`.
+    pub name: String,
+    /// Its instance type, of the limits table.
+    pub instance_type: String,
+    /// Name or id of its subnet; `None`: the configured subnets by turns, in their order.
+    pub subnet: Option<String>,
+    /// Its role.
+    pub role: String,
+    /// Names or ids of its primary interface's groups; empty: `node`.
+    pub groups: Vec<String>,
+    /// How many hops a token answer of IMDS travels, 1 to 64. At 2 pods behind a node's routing get one, at 1 they do not.
+    pub hop_limit: u8,
+    /// Whether IMDS insists on tokens.
+    pub http_tokens: HttpTokens,
+}
+
+impl NodeSpec {
+    /// A node with the usual role, group and metadata options, in the next subnet.
+    #[must_use]
+    pub fn new(name: &str, instance_type: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            instance_type: instance_type.to_owned(),
+            subnet: None,
+            role: RoleConfig::NODE.to_owned(),
+            groups: Vec::new(),
+            hop_limit: 2,
+            http_tokens: HttpTokens::Required,
+        }
+    }
+}
+
+/// Everything a VPC starts from.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VpcConfig {
+    /// Region name.
+    pub region: String,
+    /// Account number, twelve digits.
+    pub account: String,
+    /// Unix time in seconds at the lab's start, for the timestamps in answers.
+    pub epoch: u64,
+    /// The VPC's first CIDR.
+    pub cidr: Ipv4Net,
+    /// CIDRs added to it later.
+    pub secondary_cidrs: Vec<Ipv4Net>,
+    /// Its subnets; the first ones are those nodes are put into by turns, see `node_subnets`.
+    pub subnets: Vec<SubnetConfig>,
+    /// How many of `subnets`, from the first, take nodes by turns.
+    pub node_subnets: usize,
+    /// A peered network, whose hosts see the VPC's addresses unchanged.
+    pub peer: Option<Ipv4Net>,
+    /// The internet's hosts.
+    pub internet: Ipv4Net,
+    /// Public addresses for interfaces and the NAT gateway, which has the first.
+    pub public_pool: Ipv4Net,
+    /// Security groups beside `default`.
+    pub groups: Vec<GroupConfig>,
+    /// Roles.
+    pub roles: Vec<RoleConfig>,
+    /// How long things take.
+    pub timing: Timing,
+    /// Throttling.
+    pub buckets: Buckets,
+    /// How addresses are chosen.
+    pub addresses: AddressChoice,
+    /// Faults from the start.
+    pub faults: Vec<FaultRule>,
+    /// How many calls the log keeps; counters go on.
+    pub call_log: usize,
+}
+
+impl Default for VpcConfig {
+    fn default() -> Self {
+        Self {
+            region: "us-west-2".to_owned(),
+            account: "123456789012".to_owned(),
+            epoch: 1_767_225_600,
+            cidr: net(10, 0, 0, 0, 16),
+            secondary_cidrs: Vec::new(),
+            subnets: vec![
+                subnet("subnet-a", net(10, 0, 0, 0, 20), 'a', SubnetRoute::Public),
+                subnet("subnet-b", net(10, 0, 16, 0, 20), 'b', SubnetRoute::Private),
+            ],
+            node_subnets: 2,
+            peer: Some(net(172, 31, 0, 0, 16)),
+            internet: net(203, 0, 113, 0, 24),
+            public_pool: net(198, 51, 100, 0, 24),
+            groups: vec![default_node_group()],
+            roles: default_roles(),
+            timing: Timing::default(),
+            buckets: Buckets::default(),
+            addresses: AddressChoice::default(),
+            faults: Vec::new(),
+            call_log: 2000,
+        }
+    }
+}
+
+impl VpcConfig {
+    /// The default lab in which everything happens at once, addresses are the lowest free and nothing is throttled.
+    #[must_use]
+    pub fn instant() -> Self {
+        Self {
+            timing: Timing::instant(),
+            addresses: AddressChoice::Lowest,
+            buckets: Buckets {
+                enabled: false,
+                ..Buckets::default()
+            },
+            ..Self::default()
+        }
+    }
+}
+
+fn net(a: u8, b: u8, c: u8, d: u8, len: u8) -> Ipv4Net {
+    Ipv4Net::new(Ipv4Addr::new(a, b, c, d), len).unwrap_or_default()
+}
+
+fn subnet(name: &str, cidr: Ipv4Net, zone: char, route: SubnetRoute) -> SubnetConfig {
+    SubnetConfig {
+        name: name.to_owned(),
+        cidr,
+        zone,
+        route,
+        tags: BTreeMap::new(),
+        reservations: Vec::new(),
+    }
+}
+
+/// Nodes reach each other freely, the VPC and the peer reach them, and so does the internet on the NodePort range.
+fn default_node_group() -> GroupConfig {
+    let node_ports = |protocol| Rule {
+        protocol,
+        ports: Some((30000, 32767)),
+        peer: RulePeer::Cidr(net(0, 0, 0, 0, 0)),
+    };
+    GroupConfig {
+        name: "node".to_owned(),
+        ingress: vec![
+            Rule::all(RulePeer::Group("node".to_owned())),
+            Rule::all(RulePeer::Cidr(net(10, 0, 0, 0, 16))),
+            Rule::all(RulePeer::Cidr(net(172, 31, 0, 0, 16))),
+            node_ports(Protocol::Tcp),
+            node_ports(Protocol::Udp),
+        ],
+        egress: vec![Rule::all(RulePeer::Cidr(net(0, 0, 0, 0, 0)))],
+    }
+}
+
+fn default_roles() -> Vec<RoleConfig> {
+    // AmazonEKS_CNI_Policy, plus DescribeSubnets and DescribeVpcs, which its current version holds or node policies add.
+    let node = [
+        "AssignPrivateIpAddresses",
+        "AttachNetworkInterface",
+        "CreateNetworkInterface",
+        "CreateTags",
+        "DeleteNetworkInterface",
+        "DescribeInstances",
+        "DescribeInstanceTypes",
+        "DescribeNetworkInterfaces",
+        "DescribeSecurityGroups",
+        "DescribeSubnets",
+        "DescribeVpcs",
+        "DetachNetworkInterface",
+        "ModifyNetworkInterfaceAttribute",
+        "UnassignPrivateIpAddresses",
+    ];
+    vec![
+        RoleConfig {
+            name: RoleConfig::ADMIN.to_owned(),
+            actions: vec!["ec2:*".to_owned()],
+        },
+        RoleConfig {
+            name: RoleConfig::NODE.to_owned(),
+            actions: node.iter().map(|a| format!("ec2:{a}")).collect(),
+        },
+    ]
+}
