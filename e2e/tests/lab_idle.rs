@@ -1,0 +1,90 @@
+//! Promise 7: a node where nothing happens asks nobody for anything, but two values of IMDS that cannot be pushed.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+use std::time::Duration;
+
+use vpcnet_e2e::{Lab, Node, Options, wait_for};
+
+/// Two turns of the 30 s between two readings, and a margin.
+const WATCHED: Duration = Duration::from_secs(66);
+
+#[test]
+fn an_idle_node_never_calls_ec2_and_reads_two_values_of_imds_every_thirty_seconds() {
+    let lab = Lab::up(&Options {
+        arguments: &["--nodes", "1", "--type", "m5.large"],
+        env: &[],
+    });
+    let node = Node::new(&lab, "node-1");
+    node.wait_until_ready(Duration::from_secs(60));
+    // Default targets: one interface in reserve. What it takes to get there is not idleness.
+    node.wait_for_pool(18, Duration::from_secs(60));
+    settled(&lab, node);
+
+    let (ec2, imds) = (node.calls("ec2").len(), node.calls("imds").len());
+    let agent = node.status()["agent"].clone();
+    // The time itself is what is under test.
+    std::thread::sleep(WATCHED);
+
+    let ec2: Vec<String> = node
+        .calls("ec2")
+        .iter()
+        .skip(ec2)
+        .map(|c| c["action"].to_string())
+        .collect();
+    assert!(ec2.is_empty(), "an idle node called EC2: {ec2:?}");
+    let reads: Vec<(f64, String)> = node
+        .calls("imds")
+        .iter()
+        .skip(imds)
+        .map(|c| {
+            (
+                c["at_ms"].as_f64().unwrap_or_default(),
+                c["action"].as_str().unwrap_or_default().to_owned(),
+            )
+        })
+        .collect();
+    let of = |end: &str| {
+        reads
+            .iter()
+            .filter(|(_, path)| path.trim_end_matches('/').ends_with(end))
+            .count()
+    };
+    let (cidrs, groups) = (of("vpc-ipv4-cidr-blocks"), of("security-group-ids"));
+    assert!(
+        (2..=3).contains(&cidrs),
+        "reads of the VPC's CIDRs in {WATCHED:?}: {reads:?}"
+    );
+    assert!(
+        (2..=3).contains(&groups),
+        "reads of the primary's security groups in {WATCHED:?}: {reads:?}"
+    );
+    assert_eq!(reads.len(), cidrs + groups, "nothing else is read: {reads:?}");
+    assert_eq!(
+        node.status()["agent"],
+        agent,
+        "the agent was the same all the time"
+    );
+}
+
+/// Nothing is under way any more: no call in the time in which one would follow another.
+fn settled(lab: &Lab, node: Node<'_>) {
+    let uptime = || {
+        lab.json(&["status", "--json"])["uptime_ms"]
+            .as_f64()
+            .unwrap_or_default()
+    };
+    wait_for("no more calls to EC2", Duration::from_secs(60), || {
+        let last = node
+            .calls("ec2")
+            .last()
+            .and_then(|c| c["at_ms"].as_f64())
+            .unwrap_or_default();
+        (uptime() - last > 3_000.0).then_some(())
+    });
+}
