@@ -16,10 +16,13 @@
 //! | `nft` | the SNAT and mark table (feature `nft`) |
 //! | [`sysctl`] | `/proc/sys` |
 
+pub mod host;
 mod mac;
 pub mod netlink;
 pub mod netns;
+pub mod observe;
 pub mod pod;
 pub mod sysctl;
+pub mod watch;
 
 pub use mac::{Mac, ParseMacError};

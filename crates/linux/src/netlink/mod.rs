@@ -11,7 +11,7 @@ mod error;
 #[cfg(feature = "faults")]
 pub mod faults;
 mod model;
-mod parse;
+pub(crate) mod parse;
 mod request;
 mod socket;
 

@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use ipnet::IpNet;
 use netlink_packet_core::Emitable;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
@@ -21,7 +21,7 @@ use super::model::{Device, Neighbour, Route, Rule};
 use crate::Mac;
 
 /// A veth pair whose second end is born in another namespace.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Veth {
     /// Name of the end in the socket's namespace; it is up at once.
     pub name: String,
@@ -38,7 +38,7 @@ pub struct Veth {
 }
 
 /// One change. Displays as what it means.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// A new veth pair in one message.
     CreateVeth(Veth),
@@ -61,6 +61,8 @@ pub enum Request {
         net: IpNet,
         /// IPv6: do not ask the link whether somebody else has it (IFA_F_NODAD).
         no_dad: bool,
+        /// Make no route to the address' subnet (IFA_F_NOPREFIXROUTE), now or when the link comes up again.
+        no_prefix_route: bool,
     },
     /// Take an address away.
     DeleteAddress {
@@ -114,18 +116,24 @@ impl Request {
                 link.attributes.extend(mtu.map(LinkAttribute::Mtu));
                 message(out, RTM_NEWLINK, 0, sequence, &link);
             }
-            Self::AddAddress { device, net, no_dad } => {
-                let address = address_message(device, net, *no_dad);
+            Self::AddAddress {
+                device,
+                net,
+                no_dad,
+                no_prefix_route,
+            } => {
+                let mut address = address_message(device, net);
+                let mut flags = AddressFlags::empty();
+                flags.set(AddressFlags::Nodad, *no_dad);
+                flags.set(AddressFlags::Noprefixroute, *no_prefix_route);
+                if !flags.is_empty() {
+                    // The header's byte has no room for all of them.
+                    address.attributes.push(AddressAttribute::Flags(flags));
+                }
                 message(out, RTM_NEWADDR, CREATE | EXCL, sequence, &address);
             }
             Self::DeleteAddress { device, net } => {
-                message(
-                    out,
-                    RTM_DELADDR,
-                    0,
-                    sequence,
-                    &address_message(device, net, false),
-                );
+                message(out, RTM_DELADDR, 0, sequence, &address_message(device, net));
             }
             Self::AddRoute(route) => {
                 message(out, RTM_NEWROUTE, CREATE | EXCL, sequence, &route_message(route))
@@ -258,14 +266,11 @@ fn veth_message(veth: &Veth) -> LinkMessage {
     link
 }
 
-fn address_message(device: &Device, net: &IpNet, no_dad: bool) -> AddressMessage {
+fn address_message(device: &Device, net: &IpNet) -> AddressMessage {
     let mut body = AddressMessage::default();
     body.header.family = family(net.addr().is_ipv6());
     body.header.prefix_len = net.prefix_len();
     body.header.index = device.index;
-    if no_dad {
-        body.header.flags = AddressHeaderFlags::Nodad;
-    }
     body.attributes = vec![
         AddressAttribute::Local(net.addr()),
         AddressAttribute::Address(net.addr()),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
 use netlink_packet_route::rule::RuleMessage;
@@ -213,7 +213,11 @@ impl Socket {
     /// # Errors
     /// The dump failed.
     pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
-        self.dump(RTM_GETLINK, &LinkMessage::default(), "list links", parse::link_of)
+        let mut body = LinkMessage::default();
+        // Without the counters a link is a third as long.
+        body.attributes
+            .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        self.dump(RTM_GETLINK, &body, "list links", parse::link_of)
     }
 
     /// The addresses of one link (by index), or of all.

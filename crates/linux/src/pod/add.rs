@@ -261,6 +261,7 @@ fn in_pod(one: &PodInterface, at: &Added) -> impl Iterator<Item = Request> {
             device: device.clone(),
             net: one.net(),
             no_dad,
+            no_prefix_route: false,
         },
         Request::ReplaceRoute(Route::on_link(IpNet::from(gateway), device.clone(), table)),
         Request::AddRoute(Route::default_by(gateway, device.clone(), table, true)),

@@ -1,0 +1,139 @@
+//! The node's own part of the datapath: links and routing tables of its interfaces, two kinds of rules, sysctls.
+//!
+//! [`observe`] reads, [`diff`] decides (pure), [`apply`] writes. What is not ours is left alone: other links, other
+//! routes in the same tables, other rules.
+//!
+//! | rule | leads to | for |
+//! |---|---|---|
+//! | 1024, mark | main | replies that must leave by the primary interface |
+//! | 32765, from a secondary interface's own address | its table | the interface's own replies |
+
+mod apply;
+mod diff;
+mod observe;
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::Mac;
+use crate::netlink::{Address, Link, NetlinkError, Request, Route, Rule};
+use crate::sysctl::SysctlError;
+
+pub use apply::apply;
+pub use diff::diff;
+pub use observe::observe;
+
+/// Priority of the rule that brings marked packets back to the primary interface.
+pub const MARK_RULE: u32 = 1024;
+/// Priority of the rules for the secondary interfaces' own addresses. Also what `ip rule add` takes when none is
+/// given, so rules of others stand there too.
+pub const ENI_RULE: u32 = 32_765;
+
+/// What the node shall have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostWanted {
+    /// The primary network interface.
+    pub primary: Primary,
+    /// The other interfaces that are attached.
+    pub secondaries: Vec<Secondary>,
+    /// The mark whose packets go to the main table; none removes the rule. Connections that were marked before SNAT was
+    /// turned off still need it until they end.
+    pub mark: Option<u32>,
+    /// Own addresses of interfaces that were detached: no rule may lead packets from them.
+    pub gone: Vec<IpAddr>,
+}
+
+/// The primary interface. Its addresses and routes are the operating system's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Primary {
+    /// Its MAC, by which the link is found.
+    pub mac: Mac,
+    /// Bytes.
+    pub mtu: u32,
+}
+
+/// A secondary interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secondary {
+    /// Its MAC, by which the link is found.
+    pub mac: Mac,
+    /// Bytes.
+    pub mtu: u32,
+    /// Its own (primary) address with the subnet's prefix length.
+    pub address: IpNet,
+    /// The subnet's router: IPv4 the subnet's base + 1, IPv6 `fe80:ec2::1`.
+    pub gateway: IpAddr,
+    /// The routing table of its pods.
+    pub table: u32,
+    /// Whether packets from its own address use its table; not so for trunks.
+    pub own_rule: bool,
+}
+
+/// What the kernel shows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observed {
+    /// All links.
+    pub links: Vec<Link>,
+    /// All addresses.
+    pub addresses: Vec<Address>,
+    /// Routes of the main table and of the secondaries' tables.
+    pub routes: Vec<Route>,
+    /// All rules.
+    pub rules: Vec<Rule>,
+    /// Kernel parameters we care for, by key; those that do not exist are left out.
+    pub sysctls: Vec<(String, String)>,
+}
+
+/// One change. Displays as what it means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Of links, addresses, routes, rules.
+    Netlink(Request),
+    /// Of a kernel parameter.
+    Sysctl {
+        /// The path below `/proc/sys`.
+        key: String,
+        /// The value.
+        value: String,
+    },
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Netlink(request) => request.fmt(f),
+            Self::Sysctl { key, value } => write!(f, "set sysctl {key} to {value}"),
+        }
+    }
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// In this order. Empty if the kernel is as wanted.
+    pub changes: Vec<Change>,
+    /// Interfaces whose link is not there (yet): [`crate::watch`] tells when it comes.
+    pub missing: Vec<Mac>,
+}
+
+/// The host's network could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// By netlink.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// By `/proc/sys`.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+}
+
+/// The sysctls wanted, for a primary interface with this name.
+fn sysctls(primary: &str) -> [(String, &'static str); 2] {
+    [
+        ("net/ipv4/ip_forward".to_owned(), "1"),
+        // Loose: a reply to a pod on a secondary interface that went out by the primary comes back by it, where the
+        // strict reverse path (rule 1536) leads elsewhere.
+        (format!("net/ipv4/conf/{primary}/rp_filter"), "2"),
+    ]
+}
