@@ -266,6 +266,23 @@ fn the_map_names_every_crate() {
     }
 }
 
+#[test]
+fn every_direct_dependency_has_its_reason_written_down() {
+    let reasons = read(&root().join("docs/dependencies.md"));
+    let mut missing = BTreeSet::new();
+    for package in packages() {
+        for dependency in package.dependencies {
+            if !dependency.starts_with("vpcnet-") && !reasons.contains(&format!("`{dependency}`")) {
+                missing.insert(dependency);
+            }
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "docs/dependencies.md does not say why these are there: {missing:?}"
+    );
+}
+
 struct Package {
     name: String,
     directory: PathBuf,
