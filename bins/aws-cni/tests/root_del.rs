@@ -116,7 +116,7 @@ fn a_reply_without_address_is_success() {
 fn an_address_of_another_pod_by_now_is_not_touched() {
     let (bed, conf) = with_pod();
     // The address went to another pod: its route leads to another link.
-    bed.node.ip(&["link", "add", "eniother", "type", "dummy"]);
+    bed.node.ip(&["link", "add", "eniother", "type", "bridge"]);
     bed.node.ip(&["link", "set", "eniother", "up"]);
     bed.node
         .ip(&["route", "replace", "10.0.1.5", "dev", "eniother", "scope", "link"]);

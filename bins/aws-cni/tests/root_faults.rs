@@ -203,7 +203,7 @@ fn namespaces_that_are_none() {
 #[test]
 fn an_interface_name_that_is_taken() {
     let bed = Bed::new();
-    bed.pod.ip(&["link", "add", "eth0", "type", "dummy"]);
+    bed.pod.ip(&["link", "add", "eth0", "type", "bridge"]);
     refused(
         &bed,
         &good(&bed),
@@ -371,7 +371,7 @@ fn branch_pods_are_refused() {
 fn a_step_of_the_kernel_that_fails_is_undone_and_the_address_goes_back() {
     let bed = Bed::new();
     // A link of the host that is no pod's has the name: it must stay.
-    bed.node.ip(&["link", "add", common::HOST_LINK, "type", "dummy"]);
+    bed.node.ip(&["link", "add", common::HOST_LINK, "type", "bridge"]);
     fails(&bed, 103, &[common::HOST_LINK]);
     given_back(&bed);
 }
@@ -380,7 +380,7 @@ fn a_step_of_the_kernel_that_fails_is_undone_and_the_address_goes_back() {
 fn what_was_made_before_the_failing_step_is_unmade() {
     let bed = Bed::new();
     // The pod's namespace has a default route already: links and addresses are made before the kernel refuses ours.
-    bed.pod.ip(&["link", "add", "other", "type", "dummy"]);
+    bed.pod.ip(&["link", "add", "other", "type", "bridge"]);
     bed.pod.ip(&["link", "set", "other", "up"]);
     bed.pod
         .ip(&["route", "add", "default", "dev", "other", "scope", "link"]);
@@ -391,7 +391,7 @@ fn what_was_made_before_the_failing_step_is_unmade() {
 #[test]
 fn an_address_that_cannot_be_given_back_is_told() {
     let bed = Bed::new();
-    bed.node.ip(&["link", "add", common::HOST_LINK, "type", "dummy"]);
+    bed.node.ip(&["link", "add", common::HOST_LINK, "type", "bridge"]);
     bed.agent
         .set(|a| a.del = Answer::Refuse(tonic::Code::Unavailable, "disk full".to_owned()));
     fails(

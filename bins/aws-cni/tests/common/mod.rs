@@ -53,11 +53,12 @@ impl Namespace {
         ip(&all)
     }
 
-    /// All of the network's state that the plugin could touch, as text. Without counters, which move.
+    /// All of the network's state that the plugin could touch, as text. Without what the kernel changes by itself for a while
+    /// after a link comes up: its operational state, and the IPv6 addresses and routes it gives to each link.
     pub fn state(&self) -> String {
         let mut text = String::new();
         for args in [
-            &["-o", "-d", "link", "show"][..],
+            &["-o", "link", "show"][..],
             &["-o", "addr", "show"],
             &["-4", "rule", "show"],
             &["-6", "rule", "show"],
@@ -65,7 +66,22 @@ impl Namespace {
             &["-6", "route", "show", "table", "all"],
             &["neigh", "show", "nud", "permanent"],
         ] {
-            text.push_str(&format!("# {}\n{}", args.join(" "), self.ip(args)));
+            text.push_str(&format!("# {}\n", args.join(" ")));
+            for line in self
+                .ip(args)
+                .lines()
+                .filter(|l| !l.contains("fe80::") && !l.contains("ff00::"))
+            {
+                let words = line.split_whitespace();
+                let steady =
+                    words.filter(|w| !matches!(*w, "UP" | "DOWN" | "UNKNOWN") && !w.starts_with('<'));
+                text.push_str(&steady.collect::<Vec<_>>().join(" "));
+                text.push_str(if line.contains("UP,") || line.contains(",UP") {
+                    " up\n"
+                } else {
+                    "\n"
+                });
+            }
         }
         text
     }
