@@ -20,6 +20,8 @@ pub mod host;
 mod mac;
 pub mod netlink;
 pub mod netns;
+#[cfg(feature = "nft")]
+pub mod nft;
 pub mod observe;
 pub mod pod;
 pub mod sysctl;

@@ -1,0 +1,369 @@
+//! From the configuration to the objects of the table. Pure.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use nftables::batch::Batch;
+use nftables::expr::{
+    BinaryOperation, CT, Expression, Fib, FibFlag, FibResult, Meta, MetaKey, NamedExpression, Payload,
+    PayloadField, Prefix,
+};
+use nftables::schema::{Chain, NfListObject, Nftables, Rule, Set, SetFlag, SetType, SetTypeValue, Table};
+use nftables::stmt::{Mangle, Match, NAT, NATFlag, Operator, Statement};
+use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
+
+use super::{NftError, Randomize, SnatConfig, TABLE};
+
+const EXEMPT: &str = "exempt";
+const RESTORE_MARK: &str = "restore_mark";
+const SET_MARK: &str = "set_mark";
+const SOURCE_NAT: &str = "source_nat";
+
+/// Refuses what would make a harmful table.
+pub(super) fn validate(config: &SnatConfig) -> Result<(), NftError> {
+    let refuse = |reason| Err(NftError::Invalid { reason });
+    if config.mark == 0 {
+        return refuse("the mark is 0, so no packet could be told from another");
+    }
+    if config.vpc_cidrs.is_empty() && !config.external_snat {
+        return refuse("no CIDR of the VPC is known, so traffic inside the VPC would be translated too");
+    }
+    for name in [&config.veth_prefix, &config.primary_link] {
+        let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '*' | '"' | '\\' | '/');
+        if name.is_empty() || name.len() > 15 || name.contains(odd) {
+            return refuse("the primary link's name or the prefix of pods' links is not one a link can have");
+        }
+    }
+    Ok(())
+}
+
+/// The table and all in it.
+pub(super) fn table(config: &SnatConfig) -> Vec<NfListObject<'static>> {
+    let mut objects = vec![
+        NfListObject::Table(the_table()),
+        NfListObject::Chain(base_chain(
+            RESTORE_MARK,
+            NfChainType::Filter,
+            NfHook::Prerouting,
+            -150,
+        )),
+        NfListObject::Chain(base_chain(SET_MARK, NfChainType::Filter, NfHook::Prerouting, -90)),
+        NfListObject::Chain(base_chain(SOURCE_NAT, NfChainType::NAT, NfHook::Postrouting, 110)),
+    ];
+    if config.node_port {
+        objects.push(rule(
+            RESTORE_MARK,
+            [
+                is(meta(MetaKey::Iifname), text(&config.primary_link)),
+                original(),
+                // The address of this very interface, as it was before kube-proxy's DNAT.
+                is(address_type([FibFlag::Daddr, FibFlag::Iif]), text("local")),
+                or_in(ct("mark"), config.mark),
+            ],
+        ));
+    }
+    objects.push(rule(
+        RESTORE_MARK,
+        [
+            from_pod(config),
+            is(bits(ct("mark"), config.mark), Expression::Number(config.mark)),
+            or_in(meta(MetaKey::Mark), config.mark),
+        ],
+    ));
+    let exempt = exempt(config);
+    let everything = exempt.first().is_some_and(|net| net.prefix_len() == 0);
+    if config.external_snat || everything {
+        return objects;
+    }
+    objects.insert(1, NfListObject::Set(Box::new(exempt_set(&exempt))));
+    // First the connection, then the packet: nft 1.0.6 takes no single expression for both.
+    for mark in [ct("mark"), meta(MetaKey::Mark)] {
+        let new = compare(Operator::IN, ct("state"), text("new"));
+        let statements = [from_pod(config), new, original()]
+            .into_iter()
+            .chain(to_outside());
+        objects.push(rule(SET_MARK, statements.chain([or_in(mark, config.mark)])));
+    }
+    let by_primary = is(meta(MetaKey::Oifname), text(&config.primary_link));
+    let statements = [by_primary].into_iter().chain(to_outside());
+    objects.push(rule(
+        SOURCE_NAT,
+        statements.chain([translate(config.primary_ip, config.randomize)]),
+    ));
+    objects
+}
+
+/// One transaction that puts the objects in the place of whatever the table holds.
+pub(super) fn replacing(objects: Vec<NfListObject<'static>>) -> Nftables<'static> {
+    let mut batch = gone();
+    objects.into_iter().for_each(|object| batch.add(object));
+    batch.to_nftables()
+}
+
+/// One transaction after which there is no table.
+pub(super) fn removing() -> Nftables<'static> {
+    gone().to_nftables()
+}
+
+/// Added first, so that deleting it cannot fail.
+fn gone() -> Batch<'static> {
+    let mut batch = Batch::new();
+    batch.add(NfListObject::Table(the_table()));
+    batch.delete(NfListObject::Table(the_table()));
+    batch
+}
+
+/// The CIDRs whose hosts see the pods' own addresses, none inside another: a set of intervals takes no overlaps.
+fn exempt(config: &SnatConfig) -> Vec<Ipv4Net> {
+    let all: Vec<Ipv4Net> = config
+        .vpc_cidrs
+        .iter()
+        .chain(&config.exclude)
+        .map(Ipv4Net::trunc)
+        .collect();
+    Ipv4Net::aggregate(&all)
+}
+
+fn the_table() -> Table<'static> {
+    Table {
+        family: NfFamily::IP,
+        name: TABLE.into(),
+        handle: None,
+    }
+}
+
+fn base_chain(name: &'static str, kind: NfChainType, hook: NfHook, priority: i32) -> Chain<'static> {
+    Chain {
+        family: NfFamily::IP,
+        table: TABLE.into(),
+        name: name.into(),
+        _type: Some(kind),
+        hook: Some(hook),
+        prio: Some(priority),
+        policy: Some(NfChainPolicy::Accept),
+        ..Chain::default()
+    }
+}
+
+fn exempt_set(nets: &[Ipv4Net]) -> Set<'static> {
+    Set {
+        family: NfFamily::IP,
+        table: TABLE.into(),
+        name: EXEMPT.into(),
+        set_type: SetTypeValue::Single(SetType::Ipv4Addr),
+        flags: Some(HashSet::from([SetFlag::Interval])),
+        elem: Some(nets.iter().map(prefix).collect::<Vec<_>>().into()),
+        ..Set::default()
+    }
+}
+
+/// As `nft` shows it: a prefix of one address is an address.
+fn prefix(net: &Ipv4Net) -> Expression<'static> {
+    let address = text(&net.addr().to_string());
+    if net.prefix_len() == 32 {
+        return address;
+    }
+    let prefix = Prefix {
+        addr: Box::new(address),
+        len: u32::from(net.prefix_len()),
+    };
+    Expression::Named(NamedExpression::Prefix(prefix))
+}
+
+fn rule(
+    chain: &'static str,
+    statements: impl IntoIterator<Item = Statement<'static>>,
+) -> NfListObject<'static> {
+    NfListObject::Rule(Rule {
+        family: NfFamily::IP,
+        table: TABLE.into(),
+        chain: chain.into(),
+        expr: statements.into_iter().collect::<Vec<_>>().into(),
+        ..Rule::default()
+    })
+}
+
+fn text(text: &str) -> Expression<'static> {
+    Expression::String(Cow::Owned(text.to_owned()))
+}
+
+fn meta(key: MetaKey) -> Expression<'static> {
+    Expression::Named(NamedExpression::Meta(Meta { key }))
+}
+
+fn ct(key: &'static str) -> Expression<'static> {
+    Expression::Named(NamedExpression::CT(CT {
+        key: key.into(),
+        family: None,
+        dir: None,
+    }))
+}
+
+fn address_type<const N: usize>(flags: [FibFlag; N]) -> Expression<'static> {
+    Expression::Named(NamedExpression::Fib(Fib {
+        result: FibResult::Type,
+        flags: HashSet::from(flags),
+    }))
+}
+
+fn bits(of: Expression<'static>, mask: u32) -> Expression<'static> {
+    Expression::BinaryOperation(Box::new(BinaryOperation::AND(of, Expression::Number(mask))))
+}
+
+fn compare(op: Operator, left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
+    Statement::Match(Match { left, right, op })
+}
+
+fn is(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
+    compare(Operator::EQ, left, right)
+}
+
+/// The packet goes the way of the connection's first one.
+fn original() -> Statement<'static> {
+    is(ct("direction"), text("original"))
+}
+
+fn from_pod(config: &SnatConfig) -> Statement<'static> {
+    is(meta(MetaKey::Iifname), text(&format!("{}*", config.veth_prefix)))
+}
+
+fn to_outside() -> [Statement<'static>; 2] {
+    let field = PayloadField {
+        protocol: "ip".into(),
+        field: "daddr".into(),
+    };
+    let destination = Expression::Named(NamedExpression::Payload(Payload::PayloadField(field)));
+    [
+        compare(Operator::NEQ, destination, text(&format!("@{EXEMPT}"))),
+        compare(Operator::NEQ, address_type([FibFlag::Daddr]), text("local")),
+    ]
+}
+
+fn or_in(mark: Expression<'static>, value: u32) -> Statement<'static> {
+    let both = BinaryOperation::OR(vec![mark.clone(), Expression::Number(value)]);
+    Statement::Mangle(Mangle {
+        key: mark,
+        value: Expression::BinaryOperation(Box::new(both)),
+    })
+}
+
+fn translate(to: Ipv4Addr, randomize: Randomize) -> Statement<'static> {
+    let flag = match randomize {
+        Randomize::Prng => Some(NATFlag::FullyRandom),
+        Randomize::Hashrandom => Some(NATFlag::Random),
+        Randomize::None => None,
+    };
+    Statement::SNAT(Some(NAT {
+        addr: Some(text(&to.to_string())),
+        family: None,
+        port: None,
+        flags: flag.map(|flag| HashSet::from([flag])),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn config() -> SnatConfig {
+        SnatConfig {
+            primary_ip: Ipv4Addr::new(10, 0, 0, 10),
+            primary_link: "eth0".into(),
+            vpc_cidrs: vec!["10.0.0.0/16".parse().unwrap()],
+            exclude: vec![],
+            external_snat: false,
+            randomize: Randomize::Prng,
+            node_port: true,
+            mark: 0x80,
+            veth_prefix: "eni".into(),
+        }
+    }
+
+    fn rules_of(config: &SnatConfig, name: &str) -> usize {
+        let of = |object: &NfListObject<'_>| matches!(object, NfListObject::Rule(rule) if rule.chain == name);
+        table(config).iter().filter(|object| of(object)).count()
+    }
+
+    #[test]
+    fn what_would_translate_the_vpcs_own_traffic_is_refused() {
+        assert!(validate(&config()).is_ok());
+        assert!(
+            validate(&SnatConfig {
+                vpc_cidrs: vec![],
+                ..config()
+            })
+            .is_err()
+        );
+        assert!(
+            validate(&SnatConfig {
+                vpc_cidrs: vec![],
+                external_snat: true,
+                ..config()
+            })
+            .is_ok()
+        );
+        assert!(validate(&SnatConfig { mark: 0, ..config() }).is_err());
+        for odd in ["", "*", "a b", "sixteen-bytes-xx", "a\"b"] {
+            assert!(
+                validate(&SnatConfig {
+                    veth_prefix: odd.into(),
+                    ..config()
+                })
+                .is_err(),
+                "{odd:?}"
+            );
+            assert!(
+                validate(&SnatConfig {
+                    primary_link: odd.into(),
+                    ..config()
+                })
+                .is_err(),
+                "{odd:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn external_snat_marks_and_translates_nothing_new_but_keeps_the_old() {
+        let external = SnatConfig {
+            external_snat: true,
+            node_port: false,
+            ..config()
+        };
+        assert_eq!(rules_of(&external, SET_MARK), 0);
+        assert_eq!(rules_of(&external, SOURCE_NAT), 0);
+        assert_eq!(rules_of(&external, RESTORE_MARK), 1);
+        let chains = table(&external)
+            .iter()
+            .filter(|o| matches!(o, NfListObject::Chain(_)))
+            .count();
+        assert_eq!(chains, 3, "the NAT chain keeps the kernel's hooks in place");
+    }
+
+    #[test]
+    fn excluding_everything_translates_nothing() {
+        let all = SnatConfig {
+            exclude: vec!["0.0.0.0/0".parse().unwrap()],
+            ..config()
+        };
+        assert_eq!(rules_of(&all, SOURCE_NAT), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn exempt_nets_never_overlap_and_cover_all(nets in proptest::collection::vec((any::<[u8; 4]>(), 1u8..=32), 1..12)) {
+            let nets: Vec<Ipv4Net> = nets.into_iter().map(|(a, l)| Ipv4Net::new(a.into(), l).unwrap()).collect();
+            let config = SnatConfig { exclude: nets.clone(), ..config() };
+            let exempt = exempt(&config);
+            for (i, one) in exempt.iter().enumerate() {
+                prop_assert!(!exempt[i + 1..].iter().any(|other| one.contains(other) || other.contains(one)));
+            }
+            for net in nets.iter().chain(&config.vpc_cidrs) {
+                prop_assert!(exempt.iter().any(|e| e.contains(&net.trunc())));
+            }
+        }
+    }
+}

@@ -1,0 +1,511 @@
+//! The SNAT table, judged by packets: a pod on each interface of a node, and a VPC that drops what comes by the wrong
+//! interface. Needs root and `nft`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)] // a test fails by them
+
+mod common;
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use common::{DEADLINE, interface, new_netns, on_new_host, sh, sh_in};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+use vpcnet_linux::Mac;
+use vpcnet_linux::host::{self, HostWanted, Primary, Secondary};
+use vpcnet_linux::netlink::{MAIN, Request, Socket, Veth};
+use vpcnet_linux::netns::Netns;
+use vpcnet_linux::nft::{Ensured, Randomize, SnatConfig, SnatTable};
+use vpcnet_linux::pod::{self, PodInterface};
+use vpcnet_linux::sysctl::Tree;
+
+const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 10));
+const INTERNET: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 5));
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 31, 0, 5));
+const IN_VPC: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 200, 5));
+/// On the primary interface.
+const POD_0: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 77));
+/// On the secondary interface.
+const POD_1: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 16, 77));
+/// How long a connection that must not come about is tried.
+const HOPELESS: Duration = Duration::from_secs(1);
+
+/// A node with two interfaces and a pod on each, and the VPC around it.
+struct Node {
+    outside: Netns,
+    pods: [Netns; 2],
+}
+
+fn uplink(host: &mut Socket, outside: &Netns, n: u8) -> Mac {
+    let mac = Mac([2, 0, 0, 0, 0, 0x10 + n]);
+    let veth = Veth {
+        name: format!("eth{n}"),
+        mac,
+        peer_name: format!("vpc{n}"),
+        peer_mac: Mac([2, 0, 0, 0, 1, n]),
+        peer_netns: outside.as_fd().as_raw_fd(),
+        mtu: 9001,
+    };
+    host.run_one(Request::CreateVeth(veth)).unwrap();
+    sh_in(
+        outside,
+        &format!("ip address add 10.0.{}.1/20 dev vpc{n}", n * 16),
+    );
+    sh_in(outside, &format!("ip link set vpc{n} up"));
+    mac
+}
+
+impl Node {
+    fn new(host: &mut Socket) -> Self {
+        let outside = new_netns();
+        let macs = [uplink(host, &outside, 0), uplink(host, &outside, 1)];
+        for address in [INTERNET, PEER, IN_VPC] {
+            sh_in(&outside, &format!("ip address add {address}/32 dev lo"));
+        }
+        // The VPC's source check: a packet must come by the interface that has its address.
+        outside
+            .within(|| Tree::default().write("net/ipv4/conf/all/rp_filter", "1"))
+            .unwrap()
+            .unwrap();
+        // As on real nodes; new namespaces have 0, which would hide faults.
+        Tree::default().write("net/ipv4/conf/all/rp_filter", "1").unwrap();
+        sh(&format!("ip address add {NODE}/20 dev eth0"));
+        sh("ip route add default via 10.0.0.1 dev eth0");
+        let wanted = HostWanted {
+            primary: Primary {
+                mac: macs[0],
+                mtu: 9001,
+            },
+            secondaries: vec![Secondary {
+                mac: macs[1],
+                mtu: 9001,
+                address: "10.0.16.20/20".parse().unwrap(),
+                gateway: "10.0.16.1".parse().unwrap(),
+                table: 2,
+                own_rule: true,
+            }],
+            mark: Some(0x80),
+            gone: vec![],
+        };
+        let tree = Tree::default();
+        let plan = host::diff(&host::observe(host, &tree, &wanted).unwrap(), &wanted);
+        assert!(host::apply(host, &tree, &plan.changes).is_empty());
+        let pods = [new_netns(), new_netns()];
+        for (n, (address, table)) in [(POD_0, MAIN), (POD_1, 2)].into_iter().enumerate() {
+            let one = PodInterface {
+                address,
+                ..interface(n as u8, table)
+            };
+            pod::add(host, &pods[n], &[one]).unwrap();
+            // The VPC knows where an address is; nodes answer no ARP for pods.
+            sh_in(
+                &outside,
+                &format!("ip neighbour add {address} lladdr {} dev vpc{n}", macs[n]),
+            );
+        }
+        Self { outside, pods }
+    }
+}
+
+fn config() -> SnatConfig {
+    SnatConfig {
+        primary_ip: Ipv4Addr::new(10, 0, 0, 10),
+        primary_link: "eth0".into(),
+        vpc_cidrs: vec!["10.0.0.0/16".parse().unwrap()],
+        exclude: vec![],
+        external_snat: false,
+        randomize: Randomize::Prng,
+        node_port: true,
+        mark: 0x80,
+        veth_prefix: "eni".into(),
+    }
+}
+
+/// A connection, and the two ends' streams.
+struct Connection {
+    client: TcpStream,
+    server: TcpStream,
+}
+
+impl Connection {
+    fn open(
+        client: &Netns,
+        from: Option<IpAddr>,
+        server: &Netns,
+        at: IpAddr,
+        limit: Duration,
+    ) -> io::Result<Self> {
+        let listener = server
+            .within(|| TcpListener::bind(SocketAddr::new(at, 0)))
+            .unwrap()
+            .unwrap();
+        Self::to(client, from, &listener, listener.local_addr()?, limit)
+    }
+
+    /// To `target`, where something leads on to the listener.
+    fn to(
+        client: &Netns,
+        from: Option<IpAddr>,
+        listener: &TcpListener,
+        target: SocketAddr,
+        limit: Duration,
+    ) -> io::Result<Self> {
+        let client = client.within(|| -> io::Result<TcpStream> {
+            let descriptor = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+            set_socket_timeout(&descriptor, Timeout::Send, Some(limit))?;
+            if let Some(from) = from {
+                bind(&descriptor, &SocketAddr::new(from, 0))?;
+            }
+            connect(&descriptor, &target)?;
+            Ok(descriptor.into())
+        });
+        let client = client.unwrap()?;
+        // The handshake is done, so this does not wait.
+        let (server, _) = listener.accept()?;
+        for stream in [&client, &server] {
+            stream.set_read_timeout(Some(DEADLINE))?;
+        }
+        Ok(Self { client, server })
+    }
+
+    /// Who the server thinks the client is.
+    fn seen(&self) -> IpAddr {
+        self.server.peer_addr().unwrap().ip()
+    }
+
+    fn still_talks(&mut self) {
+        let mut heard = [0u8; 4];
+        self.client.write_all(b"ping").unwrap();
+        self.server
+            .read_exact(&mut heard)
+            .expect("the server hears the client");
+        assert_eq!(&heard, b"ping");
+        self.server.write_all(b"pong").unwrap();
+        self.client
+            .read_exact(&mut heard)
+            .expect("the client hears the server");
+        assert_eq!(&heard, b"pong");
+    }
+}
+
+/// What the server at `at`, in the VPC or beyond, sees of a pod that connects to it.
+fn seen_by(node: &Node, pod: usize, at: IpAddr) -> IpAddr {
+    let mut connection = Connection::open(&node.pods[pod], None, &node.outside, at, DEADLINE)
+        .unwrap_or_else(|e| panic!("pod {pod} to {at}: {e}"));
+    connection.still_talks();
+    connection.seen()
+}
+
+#[test]
+fn outside_sees_the_nodes_primary_address_and_the_vpc_the_pods_own() {
+    on_new_host(|host| {
+        let node = Node::new(host);
+        assert_eq!(SnatTable::default().ensure(&config()).unwrap(), Ensured::Created);
+        for (n, own) in [POD_0, POD_1].into_iter().enumerate() {
+            assert_eq!(seen_by(&node, n, INTERNET), NODE);
+            assert_eq!(seen_by(&node, n, PEER), NODE);
+            assert_eq!(seen_by(&node, n, IN_VPC), own);
+        }
+        let home = Netns::current().unwrap();
+        let to_node = Connection::open(&node.pods[1], None, &home, NODE, DEADLINE).unwrap();
+        assert_eq!(to_node.seen(), POD_1);
+        let pods = Connection::open(&node.pods[0], None, &node.pods[1], POD_1, DEADLINE).unwrap();
+        assert_eq!(pods.seen(), POD_0);
+    });
+}
+
+#[test]
+fn without_the_table_a_pod_does_not_reach_the_internet_as_the_node() {
+    on_new_host(|host| {
+        // Proves that the tests above see what the table does.
+        let node = Node::new(host);
+        assert_eq!(seen_by(&node, 1, INTERNET), POD_1);
+    });
+}
+
+#[test]
+fn an_excluded_network_sees_the_pods_own_address() {
+    on_new_host(|host| {
+        let node = Node::new(host);
+        // Overlapping the VPC's and each other's: an interval set would refuse them as they are.
+        let exclude = ["172.31.0.0/16", "172.31.0.5/32", "10.0.128.0/17"].map(|net| net.parse().unwrap());
+        SnatTable::default()
+            .ensure(&SnatConfig {
+                exclude: exclude.to_vec(),
+                ..config()
+            })
+            .unwrap();
+        assert_eq!(seen_by(&node, 1, PEER), POD_1);
+        assert_eq!(seen_by(&node, 1, INTERNET), NODE);
+    });
+}
+
+#[test]
+fn a_reply_to_a_peer_that_called_the_pod_keeps_the_pods_address_and_way() {
+    on_new_host(|host| {
+        let node = Node::new(host);
+        SnatTable::default().ensure(&config()).unwrap();
+        for (n, own) in [POD_0, POD_1].into_iter().enumerate() {
+            let mut call = Connection::open(&node.outside, Some(PEER), &node.pods[n], own, DEADLINE).unwrap();
+            assert_eq!(call.seen(), PEER);
+            call.still_talks();
+        }
+    });
+}
+
+/// kube-proxy's part of a NodePort with the local policy: the destination is replaced, the source is not.
+fn node_port(to: SocketAddr) {
+    sh("nft add table ip kubeproxy");
+    sh("nft add chain ip kubeproxy services { type nat hook prerouting priority -100 ; }");
+    sh(&format!(
+        "nft add rule ip kubeproxy services ip daddr {NODE} tcp dport 30080 dnat to {to}"
+    ));
+}
+
+#[test]
+fn the_answer_of_a_node_port_leaves_by_the_interface_it_was_asked_by() {
+    on_new_host(|host| {
+        let node = Node::new(host);
+        let mut table = SnatTable::default();
+        table.ensure(&config()).unwrap();
+        for (n, own) in [POD_0, POD_1].into_iter().enumerate() {
+            let listener = node.pods[n]
+                .within(|| TcpListener::bind(SocketAddr::new(own, 0)))
+                .unwrap()
+                .unwrap();
+            node_port(listener.local_addr().unwrap());
+            let target = SocketAddr::new(NODE, 30_080);
+            let call = |limit| Connection::to(&node.outside, Some(INTERNET), &listener, target, limit);
+            let mut answered = call(DEADLINE).unwrap();
+            assert_eq!(answered.seen(), INTERNET);
+            answered.still_talks();
+            if own == POD_1 {
+                // Without the support, the answer leaves by the pod's own interface and is dropped as spoofed.
+                table
+                    .ensure(&SnatConfig {
+                        node_port: false,
+                        ..config()
+                    })
+                    .unwrap();
+                assert!(call(HOPELESS).is_err());
+                answered.still_talks();
+            }
+            sh("nft delete table ip kubeproxy");
+        }
+    });
+}
+
+#[test]
+fn a_service_with_a_backend_outside_is_reached_as_the_node() {
+    on_new_host(|host| {
+        let node = Node::new(host);
+        SnatTable::default().ensure(&config()).unwrap();
+        let listener = node
+            .outside
+            .within(|| TcpListener::bind(SocketAddr::new(INTERNET, 0)))
+            .unwrap()
+            .unwrap();
+        sh("nft add table ip kubeproxy");
+        sh("nft add chain ip kubeproxy services { type nat hook prerouting priority -100 ; }");
+        let to = listener.local_addr().unwrap();
+        sh(&format!(
+            "nft add rule ip kubeproxy services ip daddr 10.96.0.7 tcp dport 80 dnat to {to}"
+        ));
+        let service = SocketAddr::new("10.96.0.7".parse().unwrap(), 80);
+        let mut call = Connection::to(&node.pods[1], None, &listener, service, DEADLINE).unwrap();
+        assert_eq!(call.seen(), NODE);
+        call.still_talks();
+    });
+}
+
+#[test]
+fn turning_snat_off_and_on_keeps_every_connection() {
+    on_new_host(|host| {
+        let node = Node::new(host);
+        let mut table = SnatTable::default();
+        let external = SnatConfig {
+            external_snat: true,
+            node_port: false,
+            ..config()
+        };
+        table.ensure(&config()).unwrap();
+        let open = || Connection::open(&node.pods[1], None, &node.outside, INTERNET, DEADLINE).unwrap();
+        let mut translated = open();
+        translated.still_talks();
+        assert_eq!(table.ensure(&external).unwrap(), Ensured::Replaced);
+        translated.still_talks();
+        let mut plain = open();
+        assert_eq!((translated.seen(), plain.seen()), (NODE, POD_1));
+        plain.still_talks();
+        assert_eq!(table.ensure(&config()).unwrap(), Ensured::Replaced);
+        translated.still_talks();
+        plain.still_talks();
+        assert_eq!(open().seen(), NODE);
+    });
+}
+
+#[test]
+fn marks_of_others_live_on() {
+    on_new_host(|host| {
+        let node = Node::new(host);
+        SnatTable::default().ensure(&config()).unwrap();
+        // As kube-proxy and Calico set theirs, in packet and connection.
+        sh("nft add table ip others");
+        sh("nft add chain ip others before { type filter hook prerouting priority -160 ; }");
+        sh(
+            "nft add rule ip others before iifname eni* meta mark set meta mark or 0x4000 ct mark set ct mark or 0x10000",
+        );
+        sh("nft add chain ip others after { type filter hook forward priority 0 ; }");
+        sh(
+            "nft add rule ip others after iifname eni* meta mark and 0x4080 == 0x4080 ct mark and 0x10080 == 0x10080 accept",
+        );
+        sh("nft add rule ip others after iifname eni* drop");
+        assert_eq!(seen_by(&node, 1, INTERNET), NODE);
+    });
+}
+
+#[test]
+fn a_table_that_is_as_wanted_is_not_written_in_any_mode() {
+    on_new_host(|host| {
+        let node = Node::new(host);
+        let before: Vec<SnatConfig> = [Randomize::Prng, Randomize::Hashrandom, Randomize::None]
+            .into_iter()
+            .flat_map(|randomize| {
+                [true, false].map(|external_snat| SnatConfig {
+                    randomize,
+                    external_snat,
+                    ..config()
+                })
+            })
+            .collect();
+        for config in before {
+            SnatTable::default().ensure(&config).unwrap();
+            // Another value of the type, as after a restart of the agent: it knows only what the kernel shows.
+            assert_eq!(
+                SnatTable::default().ensure(&config).unwrap(),
+                Ensured::Unchanged,
+                "{config:?}"
+            );
+            let seen = if config.external_snat { POD_1 } else { NODE };
+            assert_eq!(seen_by(&node, 1, INTERNET), seen, "{config:?}");
+        }
+    });
+}
+
+#[test]
+fn each_setting_is_seen_in_the_table() {
+    on_new_host(|_| {
+        let others = [
+            SnatConfig {
+                primary_ip: Ipv4Addr::new(10, 0, 0, 11),
+                ..config()
+            },
+            SnatConfig {
+                primary_link: "ens5".into(),
+                ..config()
+            },
+            SnatConfig {
+                vpc_cidrs: vec!["10.1.0.0/16".parse().unwrap()],
+                ..config()
+            },
+            SnatConfig {
+                exclude: vec!["192.0.2.7/32".parse().unwrap()],
+                ..config()
+            },
+            SnatConfig {
+                external_snat: true,
+                ..config()
+            },
+            SnatConfig {
+                randomize: Randomize::None,
+                ..config()
+            },
+            SnatConfig {
+                randomize: Randomize::Hashrandom,
+                ..config()
+            },
+            SnatConfig {
+                node_port: false,
+                ..config()
+            },
+            SnatConfig {
+                mark: 0x8000_0000,
+                ..config()
+            },
+            SnatConfig {
+                veth_prefix: "cali".into(),
+                ..config()
+            },
+        ];
+        for other in others {
+            SnatTable::default().ensure(&config()).unwrap();
+            assert_eq!(
+                SnatTable::default().ensure(&other).unwrap(),
+                Ensured::Replaced,
+                "{other:?}"
+            );
+            assert_eq!(
+                SnatTable::default().ensure(&other).unwrap(),
+                Ensured::Unchanged,
+                "{other:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn what_somebody_else_does_to_the_table_is_put_right() {
+    on_new_host(|_| {
+        let mut table = SnatTable::default();
+        table.ensure(&config()).unwrap();
+        for damage in [
+            "nft flush chain ip vpcnet source_nat",
+            "nft add rule ip vpcnet set_mark drop",
+            "nft insert rule ip vpcnet source_nat accept",
+            "nft delete element ip vpcnet exempt { 10.0.0.0/16 }",
+            "nft add element ip vpcnet exempt { 8.8.8.0/24 }",
+            "nft add chain ip vpcnet extra",
+        ] {
+            sh(damage);
+            assert_eq!(
+                table.ensure(&config()).unwrap(),
+                Ensured::Replaced,
+                "after `{damage}`"
+            );
+            assert_eq!(
+                table.ensure(&config()).unwrap(),
+                Ensured::Unchanged,
+                "after `{damage}`"
+            );
+        }
+        sh("nft flush ruleset");
+        assert_eq!(table.ensure(&config()).unwrap(), Ensured::Created);
+        table.remove().unwrap();
+        assert_eq!(table.observe().unwrap(), None);
+        table.remove().unwrap();
+    });
+}
+
+#[test]
+fn a_refused_configuration_leaves_the_table_as_it_was() {
+    on_new_host(|_| {
+        let mut table = SnatTable::default();
+        table.ensure(&config()).unwrap();
+        let before = table.observe().unwrap();
+        assert!(
+            table
+                .ensure(&SnatConfig {
+                    vpc_cidrs: vec![],
+                    ..config()
+                })
+                .is_err()
+        );
+        assert_eq!(table.observe().unwrap(), before);
+    });
+}
