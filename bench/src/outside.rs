@@ -109,17 +109,16 @@ fn part(lab: &Lab, name: &str, arguments: &Arguments, bin: &Path) -> io::Result<
 /// EC2 and IMDS calls that the lab has seen so far.
 fn calls(lab: &Lab) -> io::Result<(u64, u64)> {
     let printed: Value = serde_json::from_str(&lab.run(&["calls", "--json"])?)?;
-    let total = |face: &str| {
-        printed
-            .pointer(&format!("/totals/{face}"))
-            .and_then(Value::as_u64)
-            .ok_or_else(|| {
-                io::Error::other(format!(
-                    "`vpcnet-lab calls --json` has no number at totals.{face}: {printed}"
-                ))
-            })
+    let calls = printed
+        .as_array()
+        .ok_or_else(|| io::Error::other(format!("`vpcnet-lab calls --json` printed no list: {printed}")))?;
+    let of = |face: &str| {
+        calls
+            .iter()
+            .filter(|c| c.get("face").and_then(Value::as_str) == Some(face))
+            .count() as u64
     };
-    Ok((total("ec2")?, total("imds")?))
+    Ok((of("ec2"), of("imds")))
 }
 
 fn sizes(bin: &Path) -> io::Result<Value> {

@@ -109,7 +109,11 @@ impl<'a> Node<'a> {
         let socket = self.file("/run/aws-node/ipamd.sock");
         self.kill_agent();
         let start = Instant::now();
-        self.start_agent(env);
+        let mut arguments = vec!["agent", "start", self.name, "--no-wait"];
+        for pair in env {
+            arguments.extend(["--env", pair]);
+        }
+        self.lab.run(&arguments);
         wait_for("the agent serves its socket again", deadline, || {
             UnixStream::connect(&socket).ok()
         });
@@ -212,7 +216,6 @@ impl<'a> Node<'a> {
     /// # Panics
     /// When it does not.
     #[track_caller]
-    #[must_use]
     pub fn must_add(&self, pod: &str) -> String {
         self.add(pod)
             .unwrap_or_else(|e| panic!("{e}\nlab log:\n{}", self.lab.logs()))
@@ -230,10 +233,7 @@ impl<'a> Node<'a> {
     #[must_use]
     pub fn pods(&self) -> Vec<Pod> {
         let list = self.lab.json(&["pod", "list", "--json"]);
-        let pods = list
-            .as_array()
-            .or_else(|| list["pods"].as_array())
-            .unwrap_or_else(|| panic!("no pods: {list}"));
+        let pods = list.as_array().unwrap_or_else(|| panic!("no pods: {list}"));
         pods.iter()
             .filter(|p| p["node"] == self.name && p["address"].is_string())
             .map(|p| Pod {
@@ -264,7 +264,38 @@ impl<'a> Node<'a> {
         text_of(&json[0]["addr_info"][0]["local"])
     }
 
-    /// Number of calls to EC2 by this node's agent so far.
+    /// Names of the host ends of pods' links, as the kernel lists them in the node.
+    #[must_use]
+    pub fn host_veths(&self) -> Vec<String> {
+        let printed = self
+            .lab
+            .run(&["exec", self.name, "--", "ip", "-json", "link", "show"]);
+        let json: Value = serde_json::from_str(&printed).unwrap_or_else(|e| panic!("{e}: {printed}"));
+        let names = json
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|l| text_of(&l["ifname"]));
+        // "eni" and 11 hex digits; the VPC's interfaces have shorter names.
+        names.filter(|n| n.starts_with("eni") && n.len() == 14).collect()
+    }
+
+    /// The agent's TCP connections to IMDS: their local ports.
+    #[must_use]
+    pub fn imds_connections(&self) -> BTreeSet<String> {
+        let holder = self.status()["holder"].as_i64().unwrap_or_default();
+        let table = std::fs::read_to_string(format!("/proc/{holder}/net/tcp")).unwrap_or_default();
+        // proc_pid_net(5): local, remote and state, addresses in host byte order. 01 is ESTABLISHED.
+        let remote = format!("{:08X}:0050", u32::from_ne_bytes([169, 254, 169, 254]));
+        table
+            .lines()
+            .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>())
+            .filter(|fields| fields.get(2) == Some(&remote.as_str()) && fields.get(3) == Some(&"01"))
+            .filter_map(|fields| fields.get(1).map(|local| (*local).to_owned()))
+            .collect()
+    }
+
+    /// The actions this node's agent has called EC2 with so far.
     #[must_use]
     pub fn ec2_calls(&self) -> Vec<String> {
         self.calls("ec2").iter().map(|c| text_of(&c["action"])).collect()
@@ -274,9 +305,9 @@ impl<'a> Node<'a> {
     #[must_use]
     pub fn calls(&self, face: &str) -> Vec<Value> {
         let printed = self.lab.json(&["calls", "--json"]);
-        let calls = printed["calls"].as_array().or_else(|| printed.as_array());
-        calls
-            .unwrap_or_else(|| panic!("no calls in {printed}"))
+        printed
+            .as_array()
+            .unwrap_or_else(|| panic!("no list of calls: {printed}"))
             .iter()
             .filter(|c| c["face"] == face && c["caller"] == self.name)
             .cloned()

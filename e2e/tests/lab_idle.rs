@@ -28,9 +28,16 @@ fn an_idle_node_never_calls_ec2_and_reads_two_values_of_imds_every_thirty_second
 
     let (ec2, imds) = (node.calls("ec2").len(), node.calls("imds").len());
     let agent = node.status()["agent"].clone();
+    let connection = node.imds_connections();
+    assert_eq!(connection.len(), 1, "connections to IMDS: {connection:?}");
     // The time itself is what is under test.
     std::thread::sleep(WATCHED);
 
+    assert_eq!(
+        node.imds_connections(),
+        connection,
+        "the connection to IMDS is kept"
+    );
     let ec2: Vec<String> = node
         .calls("ec2")
         .iter()
