@@ -1,0 +1,275 @@
+//! Which packets to send, and what each must show at the far side: pure.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use serde::Serialize;
+
+/// Where responders listen, UDP and TCP: in the NodePort range, which the default security group opens to all.
+pub(crate) const PORT: u16 = 30777;
+/// First NodePort-style port; the following ones are taken as needed.
+pub(crate) const NODE_PORT: u16 = 31777;
+/// Payload that makes an IPv4 UDP packet of 9001 bytes.
+const JUMBO: usize = 9001 - 28;
+
+/// What an endpoint is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// A pod.
+    Pod {
+        /// Index of its node among the endpoints.
+        node: usize,
+        /// Device index of the interface that owns its address; `None`: no interface does.
+        device: Option<u32>,
+    },
+    /// A node.
+    Node {
+        /// Its public address.
+        public: Option<Ipv4Addr>,
+        /// What the internet sees its connections come from; `None`: it has no way there.
+        seen_as: Option<Ipv4Addr>,
+    },
+    /// A host of the internet.
+    Internet,
+    /// A host of the peered network.
+    Peer,
+}
+
+/// Somebody who answers and asks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Endpoint {
+    /// `pod/web-1`, `node-1`, `internet`, `peer`.
+    pub name: String,
+    /// Its own address.
+    pub address: Ipv4Addr,
+    /// Its network namespace.
+    pub namespace: String,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// How a question travels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Transport {
+    /// One datagram there and one back.
+    Udp,
+    /// A connection.
+    Tcp,
+}
+
+/// A question and what its answer must say.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Probe {
+    /// The family it belongs to.
+    pub kind: &'static str,
+    /// Who asks: index among the endpoints.
+    pub from: usize,
+    /// Where the question goes.
+    pub to: SocketAddrV4,
+    /// Who must answer: index among the endpoints.
+    pub answers: usize,
+    /// The source address the answering side must see.
+    pub seen: Ipv4Addr,
+    /// How.
+    pub transport: Transport,
+    /// Payload length in bytes; 0: as short as it gets.
+    pub size: usize,
+}
+
+/// A port of a node that leads to a pod.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct NodePort {
+    /// The node: index among the endpoints.
+    pub node: usize,
+    /// The pod: index among the endpoints.
+    pub pod: usize,
+    /// The port.
+    pub port: u16,
+}
+
+/// Ports to open: on each node one for its first pod on the primary interface and one for its first on a secondary.
+pub(crate) fn node_ports(endpoints: &[Endpoint]) -> Vec<NodePort> {
+    let mut ports: Vec<NodePort> = Vec::new();
+    for (node, _) in endpoints.iter().enumerate().filter(|(_, e)| matches!(e.kind, Kind::Node { .. })) {
+        for primary in [true, false] {
+            let pod = endpoints.iter().position(|e| {
+                matches!(e.kind, Kind::Pod { node: n, device: Some(d) } if n == node && (d == 0) == primary)
+            });
+            let port = u16::try_from(ports.len()).ok().and_then(|n| NODE_PORT.checked_add(n));
+            if let (Some(pod), Some(port)) = (pod, port) {
+                ports.push(NodePort { node, pod, port });
+            }
+        }
+    }
+    ports
+}
+
+/// All questions.
+pub(crate) fn probes(endpoints: &[Endpoint], ports: &[NodePort]) -> Vec<Probe> {
+    let mut all = Vec::new();
+    for (from, a) in endpoints.iter().enumerate() {
+        for (to, b) in endpoints.iter().enumerate().filter(|(to, _)| *to != from) {
+            let Some((kind, seen)) = expectation(endpoints, a, b) else { continue };
+            let target = SocketAddrV4::new(b.address, PORT);
+            let probe = Probe { kind, from, to: target, answers: to, seen, transport: Transport::Udp, size: 0 };
+            if !matches!(kind, "pod-to-pod-same-node" | "pod-to-pod-across" | "node-to-node") {
+                all.push(Probe { transport: Transport::Tcp, ..probe.clone() });
+            }
+            all.push(probe);
+        }
+    }
+    all.extend(jumbo(endpoints));
+    for port in ports {
+        all.extend(through_node_port(endpoints, port));
+    }
+    all
+}
+
+/// The family of a question from `a` to `b`, and as whom `b` must see `a`.
+fn expectation(endpoints: &[Endpoint], a: &Endpoint, b: &Endpoint) -> Option<(&'static str, Ipv4Addr)> {
+    let node_of = |e: &Endpoint| match e.kind {
+        Kind::Pod { node, .. } => endpoints.get(node),
+        _ => None,
+    };
+    let internet_sees = |node: &Endpoint| match node.kind {
+        Kind::Node { seen_as, .. } => seen_as,
+        _ => None,
+    };
+    Some(match (&a.kind, &b.kind) {
+        (Kind::Pod { node: x, .. }, Kind::Pod { node: y, .. }) if x == y => ("pod-to-pod-same-node", a.address),
+        (Kind::Pod { .. }, Kind::Pod { .. }) => ("pod-to-pod-across", a.address),
+        (Kind::Pod { node, .. }, Kind::Node { .. }) => {
+            let own = endpoints.get(*node).is_some_and(|n| n.name == b.name);
+            (if own { "pod-to-own-node" } else { "pod-to-other-node" }, a.address)
+        }
+        (Kind::Node { .. }, Kind::Pod { .. }) => ("node-to-pod", a.address),
+        (Kind::Node { .. }, Kind::Node { .. }) => ("node-to-node", a.address),
+        // Outside the VPC a pod is its node: the agent translates to the node's primary address. The peer sees that
+        // address itself, the internet what the gateway makes of it.
+        (Kind::Pod { .. }, Kind::Internet) => ("pod-to-internet", internet_sees(node_of(a)?)?),
+        (Kind::Pod { .. }, Kind::Peer) => ("pod-to-peer", node_of(a)?.address),
+        (Kind::Node { .. }, Kind::Internet) => ("node-to-internet", internet_sees(a)?),
+        (Kind::Node { .. }, Kind::Peer) => ("node-to-peer", a.address),
+        (Kind::Peer, Kind::Pod { .. }) => ("peer-to-pod", a.address),
+        (Kind::Peer, Kind::Node { .. }) => ("peer-to-node", a.address),
+        (Kind::Internet | Kind::Peer, _) => return None,
+    })
+}
+
+/// Packets as large as the VPC carries, from the first pod of each interface of each node to the first pod of every
+/// other such interface.
+fn jumbo(endpoints: &[Endpoint]) -> Vec<Probe> {
+    let mut firsts: Vec<(usize, &Endpoint)> = Vec::new();
+    let place = |e: &Endpoint| match e.kind {
+        Kind::Pod { node, device: Some(device) } => Some((node, device)),
+        _ => None,
+    };
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        if place(endpoint).is_some() && !firsts.iter().any(|(_, f)| place(f) == place(endpoint)) {
+            firsts.push((index, endpoint));
+        }
+    }
+    let mut all = Vec::new();
+    for &(from, a) in &firsts {
+        for &(answers, b) in firsts.iter().filter(|(answers, _)| *answers != from) {
+            let to = SocketAddrV4::new(b.address, PORT);
+            let transport = Transport::Udp;
+            all.push(Probe { kind: "full-size-packet", from, to, answers, seen: a.address, transport, size: JUMBO });
+        }
+    }
+    all
+}
+
+/// From the internet to a node with a public address, from the peer to one without.
+fn through_node_port(endpoints: &[Endpoint], port: &NodePort) -> Vec<Probe> {
+    let Some(node) = endpoints.get(port.node) else { return Vec::new() };
+    let public = match node.kind {
+        Kind::Node { public, .. } => public,
+        _ => None,
+    };
+    let (asker, kind, address) = match public {
+        Some(public) => (Kind::Internet, "internet-to-node-port", public),
+        None => (Kind::Peer, "peer-to-node-port", node.address),
+    };
+    let Some((from, outside)) = endpoints.iter().enumerate().find(|(_, e)| e.kind == asker) else {
+        return Vec::new();
+    };
+    let to = SocketAddrV4::new(address, port.port);
+    [Transport::Udp, Transport::Tcp]
+        .map(|transport| Probe { kind, from, to, answers: port.pod, seen: outside.address, transport, size: 0 })
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(name: &str, last: u8, kind: Kind) -> Endpoint {
+        Endpoint { name: name.to_owned(), address: [10, 0, 0, last].into(), namespace: name.to_owned(), kind }
+    }
+
+    /// Two nodes, the second without a public address, `pods` pods on each, two interfaces each.
+    fn lab(pods: u8) -> Vec<Endpoint> {
+        let public = Some([198, 51, 100, 9].into());
+        let nat = Some([198, 51, 100, 1].into());
+        let mut all = vec![
+            endpoint("node-1", 1, Kind::Node { public, seen_as: public }),
+            endpoint("node-2", 2, Kind::Node { public: None, seen_as: nat }),
+            endpoint("internet", 3, Kind::Internet),
+            endpoint("peer", 4, Kind::Peer),
+        ];
+        for i in 0..2 * pods {
+            let kind = Kind::Pod { node: usize::from(i % 2), device: Some(u32::from(i / 2 % 2)) };
+            all.push(endpoint(&format!("pod/{i}"), 10 + i, kind));
+        }
+        all
+    }
+
+    fn of_kind<'a>(all: &'a [Probe], kind: &str) -> Vec<&'a Probe> {
+        all.iter().filter(|p| p.kind == kind).collect()
+    }
+
+    #[test]
+    fn every_ordered_pair_of_pods_is_asked_once() {
+        let lab = lab(20);
+        let all = probes(&lab, &[]);
+        let pairs = of_kind(&all, "pod-to-pod-same-node").len() + of_kind(&all, "pod-to-pod-across").len();
+        assert_eq!(pairs, 40 * 39);
+        assert!(all.iter().all(|p| p.from != p.answers));
+    }
+
+    #[test]
+    fn the_internet_must_see_the_nodes_public_or_the_nat_gateways_address() {
+        let lab = lab(2);
+        let all = probes(&lab, &[]);
+        for probe in of_kind(&all, "pod-to-internet") {
+            let Kind::Pod { node, .. } = lab[probe.from].kind else { panic!("not a pod") };
+            let last = if node == 0 { 9 } else { 1 };
+            assert_eq!(probe.seen, Ipv4Addr::new(198, 51, 100, last));
+        }
+        assert_eq!(of_kind(&all, "pod-to-internet").len(), 4 * 2);
+    }
+
+    #[test]
+    fn node_ports_lead_to_a_pod_on_each_kind_of_interface_and_are_asked_from_where_they_can_be_reached() {
+        let lab = lab(2);
+        let ports = node_ports(&lab);
+        assert_eq!(ports.len(), 4);
+        let all = probes(&lab, &ports);
+        assert!(of_kind(&all, "internet-to-node-port").iter().all(|p| p.to.ip().octets() == [198, 51, 100, 9]));
+        assert_eq!(of_kind(&all, "internet-to-node-port").len(), 4);
+        assert_eq!(of_kind(&all, "peer-to-node-port").len(), 4);
+    }
+
+    #[test]
+    fn full_size_packets_go_between_all_pairs_of_interfaces_with_pods() {
+        assert_eq!(of_kind(&probes(&lab(5), &[]), "full-size-packet").len(), 4 * 3);
+    }
+
+    #[test]
+    fn an_empty_lab_still_checks_its_nodes() {
+        let all = probes(&lab(0), &node_ports(&lab(0)));
+        assert!(!all.is_empty());
+        assert!(all.iter().all(|p| p.kind.starts_with("node-") || p.kind == "peer-to-node"));
+    }
+}

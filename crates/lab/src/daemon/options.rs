@@ -1,0 +1,164 @@
+//! How a lab is started; the same for `up`, for the demo, and for the daemon itself.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::error::LabError;
+use crate::model::{NodeSpec, Spread, VpcConfig};
+
+/// What `vpcnet lab up` takes.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// How many nodes to start; they go into the subnets by turns
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub nodes: u32,
+    /// Their instance type, which sets how many interfaces and addresses they can have
+    #[arg(long = "type", value_name = "TYPE", default_value = "m5.large")]
+    pub instance_type: String,
+    /// Seed of everything random: ids, addresses, delays, faults [default: a new one, printed]
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+    /// Each EC2 call takes this long [default: 50 to 150]
+    #[arg(long, value_name = "MS")]
+    pub ec2_latency: Option<u64>,
+    /// IMDS shows a change this much later [default: 200 to 800]
+    #[arg(long, value_name = "MS")]
+    pub imds_lag: Option<u64>,
+    /// Creating, attaching and detaching an interface take this long [default: up to 1300]
+    #[arg(long, value_name = "MS")]
+    pub attach_delay: Option<u64>,
+    /// Start no agents
+    #[arg(long)]
+    pub no_agent: bool,
+    /// For the agents' environment; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub env: Vec<String>,
+}
+
+impl Options {
+    /// The defaults, for callers that parse nothing.
+    #[must_use]
+    pub fn usual() -> Self {
+        Self {
+            nodes: 2,
+            instance_type: "m5.large".to_owned(),
+            seed: None,
+            ec2_latency: None,
+            imds_lag: None,
+            attach_delay: None,
+            no_agent: false,
+            env: Vec::new(),
+        }
+    }
+
+    /// The same as arguments, with a seed chosen.
+    #[must_use]
+    pub fn arguments(&self, seed: u64) -> Vec<String> {
+        let mut args = vec![
+            "--nodes".to_owned(),
+            self.nodes.to_string(),
+            "--type".to_owned(),
+            self.instance_type.clone(),
+            "--seed".to_owned(),
+            seed.to_string(),
+        ];
+        let timings =
+            [("--ec2-latency", self.ec2_latency), ("--imds-lag", self.imds_lag), ("--attach-delay", self.attach_delay)];
+        for (name, value) in timings.into_iter().filter_map(|(n, v)| Some((n, v?))) {
+            args.extend([name.to_owned(), value.to_string()]);
+        }
+        if self.no_agent {
+            args.push("--no-agent".to_owned());
+        }
+        for pair in &self.env {
+            args.extend(["--env".to_owned(), pair.clone()]);
+        }
+        args
+    }
+
+    /// The model's configuration.
+    #[must_use]
+    pub fn config(&self) -> VpcConfig {
+        let mut config = VpcConfig::default();
+        let exactly = |ms: u64| Spread::exactly(Duration::from_millis(ms));
+        let timing = &mut config.timing;
+        if let Some(ms) = self.ec2_latency {
+            timing.ec2_latency = exactly(ms);
+        }
+        if let Some(ms) = self.imds_lag {
+            timing.imds_lag = exactly(ms);
+        }
+        if let Some(ms) = self.attach_delay {
+            (timing.attach, timing.detach, timing.create) = (exactly(ms), exactly(ms), Spread::ZERO);
+        }
+        config
+    }
+
+    /// The `n`th node, from 1.
+    #[must_use]
+    pub fn node(&self, n: u32) -> NodeSpec {
+        NodeSpec::new(&format!("node-{n}"), &self.instance_type)
+    }
+}
+
+/// `KEY=VALUE` as two.
+///
+/// # Errors
+/// [`LabError::Usage`] when there is no `=` or nothing before it.
+pub fn pair(text: &str) -> Result<(String, String), LabError> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(LabError::Usage(format!("'{text}' is no KEY=VALUE"))),
+    }
+}
+
+/// A program of the project: where `variable` says, else beside this one.
+///
+/// # Errors
+/// [`LabError::Usage`] that says where it was looked for and how to name another place.
+pub fn program(name: &str, variable: &str) -> Result<PathBuf, LabError> {
+    let found = match std::env::var_os(variable) {
+        Some(path) => PathBuf::from(path),
+        None => {
+            let own = std::env::current_exe().map_err(LabError::file("find", "this program"))?;
+            own.with_file_name(name)
+        }
+    };
+    let found = std::path::absolute(&found).map_err(LabError::file("find", &found))?;
+    if found.is_file() {
+        return Ok(found);
+    }
+    Err(LabError::Usage(format!(
+        "{name} is not at {}: build it ('make build'), or name it in {variable}",
+        found.display()
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn options_survive_the_way_to_the_daemon() {
+        let line = ["x", "--nodes", "3", "--type", "t3.small", "--ec2-latency", "400", "--env", "A=b c", "--no-agent"];
+        let first = Line::parse_from(line).options;
+        let args = first.arguments(7);
+        let second = Line::parse_from(std::iter::once("x".to_owned()).chain(args)).options;
+        let expected = Options { seed: Some(7), ..first };
+        assert_eq!(format!("{second:?}"), format!("{expected:?}"));
+    }
+
+    #[test]
+    fn usual_options_are_those_of_an_empty_line() {
+        assert_eq!(format!("{:?}", Options::usual()), format!("{:?}", Line::parse_from(["x"]).options));
+    }
+}
