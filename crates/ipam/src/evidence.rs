@@ -1,0 +1,322 @@
+//! What others say of our interfaces. IMDS lags: it adds and never takes away. EC2's answer about one interface takes away
+//! what no pod has. An owner's address is taken away by nobody.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use crate::action::Action;
+use crate::event::{Evidence, InterfaceFacts};
+use crate::ids::EniId;
+use crate::intent::{IntentId, What};
+use crate::interface::{Address, Interface, State};
+use crate::journal::Limbo;
+use crate::pool::Pool;
+use crate::time::{Mono, Now};
+
+/// IMDS may be this far behind what EC2 answered us.
+const IMDS_LAG: Duration = Duration::from_secs(60);
+/// EC2's reads may be this far behind its writes.
+pub(crate) const EC2_LAG: Duration = Duration::from_secs(30);
+/// What was given back is remembered this long: nobody lags more.
+const MEMORY: Duration = Duration::from_secs(600);
+
+impl Pool {
+    pub(crate) fn interface_seen(
+        &mut self,
+        now: Now,
+        facts: &InterfaceFacts,
+        evidence: Evidence,
+        out: &mut Vec<Action>,
+    ) {
+        let made = |w: &What| matches!(w, What::Create(c) if c.created() == Some(&facts.id));
+        if self.intents.values().any(|i| made(&i.what)) {
+            return; // It is used once its executor reports it ready, not before its link is there.
+        }
+        if self
+            .interfaces
+            .get(&facts.id)
+            .is_some_and(|i| i.deleting.is_some())
+        {
+            return;
+        }
+        match evidence {
+            Evidence::Ec2 => self.described(now, facts),
+            Evidence::Imds => self.listed_by_imds(now, facts, out),
+        }
+    }
+
+    fn listed_by_imds(&mut self, now: Now, facts: &InterfaceFacts, out: &mut Vec<Action>) {
+        if let Some(at) = self.deleted.get(&facts.id) {
+            if now.mono.since(*at) >= IMDS_LAG {
+                self.describe(now, facts.id.clone(), out);
+            }
+            return;
+        }
+        self.place(now, facts);
+        let Some(interface) = self.interfaces.get(&facts.id) else {
+            return;
+        };
+        let fresh = interface.sure_at.is_some_and(|at| now.mono.since(at) < IMDS_LAG);
+        let listed = |at: &Ipv4Addr| facts.addresses.contains(at);
+        let misses = interface
+            .addresses
+            .iter()
+            .any(|(at, a)| a.counts() && !listed(at));
+        let mut ask = misses && !fresh;
+        let mut add = Vec::new();
+        for at in &facts.addresses {
+            match interface.departed.get(at) {
+                _ if interface.addresses.contains_key(at) => {}
+                Some(gone) if now.mono.since(*gone) < IMDS_LAG => {}
+                Some(_) => ask = true,
+                None if self.elsewhere(&facts.id, *at).is_some() => ask = true,
+                None => add.push(*at),
+            }
+        }
+        for at in add {
+            self.add_address(now.mono, &facts.id, at);
+        }
+        if ask {
+            self.describe(now, facts.id.clone(), out);
+        }
+    }
+
+    /// What EC2 says an interface is and has.
+    pub(crate) fn described(&mut self, now: Now, facts: &InterfaceFacts) {
+        self.deleted.remove(&facts.id);
+        self.place(now, facts);
+        let mut verify_at = None;
+        for at in &facts.addresses {
+            let gone = self
+                .interfaces
+                .get(&facts.id)
+                .and_then(|i| i.departed.get(at))
+                .copied();
+            match gone {
+                Some(gone) if now.mono.since(gone) < EC2_LAG => verify_at = Some(gone.plus(EC2_LAG)),
+                _ => {
+                    self.add_address(now.mono, &facts.id, *at);
+                }
+            }
+        }
+        let Some(interface) = self.interfaces.get_mut(&facts.id) else {
+            return;
+        };
+        interface.prefixes = facts.prefixes.iter().copied().collect();
+        interface.ipv6_prefixes = facts.ipv6_prefixes.iter().copied().collect();
+        let sure_until = interface
+            .sure_at
+            .map(|at| at.plus(EC2_LAG))
+            .filter(|at| *at > now.mono);
+        interface.addresses.retain(|at, a| {
+            let there = facts.addresses.contains(at);
+            match a.state {
+                State::Owned => {
+                    a.disputed = !there;
+                    true
+                }
+                // Its release settles it.
+                State::Leaving { .. } => true,
+                State::Free { .. } | State::Cooling { .. } if there => {
+                    a.disputed = false;
+                    true
+                }
+                // A read that lags behind our own write: asked again when it no longer can.
+                State::Free { .. } | State::Cooling { .. } if sure_until.is_some() => {
+                    verify_at = verify_at.max(sure_until);
+                    true
+                }
+                State::Free { .. } | State::Cooling { .. } => false,
+            }
+        });
+        if verify_at.is_some() {
+            interface.verify_at = verify_at;
+        }
+        self.changed_state();
+    }
+
+    /// EC2 does not know the interface: forgotten, its owners kept.
+    pub(crate) fn forget(&mut self, now: Now, eni: &EniId) {
+        if self.interfaces.get(eni).is_some_and(|i| i.is_primary) {
+            return; // An instance always has it: such an answer is EC2's error.
+        }
+        if let Some(interface) = self.interfaces.remove(eni) {
+            for (at, address) in interface.addresses {
+                if let (State::Cooling { until }, Some(last)) = (address.state, address.last) {
+                    let held = crate::owner::Held {
+                        address: IpAddr::V4(at),
+                        eni: eni.clone(),
+                        device: interface.device,
+                        card: interface.card,
+                        table: crate::names::route_table(interface.card, interface.device),
+                        allocated_ns: last.allocated_ns,
+                    };
+                    self.limbo.insert(
+                        IpAddr::V4(at),
+                        Limbo {
+                            until,
+                            last: *last,
+                            held,
+                        },
+                    );
+                }
+            }
+        }
+        self.intents.retain(|_, i| i.eni() != Some(eni));
+        self.deleted.insert(eni.clone(), now.mono);
+        self.deleted.retain(|_, at| now.mono.since(*at) < MEMORY);
+        self.changed_state();
+    }
+
+    pub(crate) fn interfaces_listed(
+        &mut self,
+        now: Now,
+        ids: &[EniId],
+        _evidence: Evidence,
+        out: &mut Vec<Action>,
+    ) {
+        self.listed = true;
+        let missing = |i: &&Interface| {
+            let fresh = i.sure_at.is_some_and(|at| now.mono.since(at) < IMDS_LAG);
+            i.deleting.is_none() && !fresh && !ids.contains(&i.id)
+        };
+        let ask: Vec<EniId> = self
+            .interfaces
+            .values()
+            .filter(missing)
+            .map(|i| i.id.clone())
+            .collect();
+        for eni in ask {
+            self.describe(now, eni, out);
+        }
+    }
+
+    /// Has EC2 asked about an interface, unless it is being asked already.
+    pub(crate) fn describe(&mut self, now: Now, eni: EniId, out: &mut Vec<Action>) {
+        let asked = |w: &What| matches!(w, What::Describe { eni: e, .. } if *e == eni);
+        if !self.intents.values().any(|i| asked(&i.what)) {
+            self.intend(What::Describe { eni, unsure: 0 }, now, out);
+        }
+    }
+
+    /// Knows an interface from now on, or knows its place anew.
+    pub(crate) fn place(&mut self, now: Now, facts: &InterfaceFacts) {
+        let before = self.interfaces.get(&facts.id);
+        let moved = before.is_none_or(|i| (i.card, i.device) != (facts.card, facts.device));
+        let changed = before.is_none_or(|i| {
+            moved || i.managed != facts.managed || i.kind != facts.kind || i.subnet_cidr != facts.subnet_cidr
+        });
+        let interface = self
+            .interfaces
+            .entry(facts.id.clone())
+            .or_insert_with(|| Interface::new(facts, now.mono));
+        if changed {
+            interface.device = facts.device;
+            interface.card = facts.card;
+            interface.managed = facts.managed;
+            interface.kind = facts.kind;
+            interface.subnet_cidr = facts.subnet_cidr;
+            let table = interface.table();
+            let of_owners = self
+                .owners
+                .values_mut()
+                .flat_map(|o| &mut o.held)
+                .filter(|h| h.eni == facts.id);
+            for held in of_owners.filter(|_| moved) {
+                (held.device, held.card, held.table) = (facts.device, facts.card, table);
+            }
+            self.changed_state();
+        }
+        // Its own address is never a pod's, whoever claims it was.
+        let own = facts.primary_address;
+        for other in self.interfaces.values_mut() {
+            other
+                .addresses
+                .retain(|at, a| *at != own || a.state == State::Owned);
+        }
+    }
+
+    /// The other interface that has this address, as far as is known.
+    fn elsewhere(&self, eni: &EniId, at: Ipv4Addr) -> Option<EniId> {
+        self.interfaces
+            .values()
+            .find(|i| i.id != *eni && i.addresses.contains_key(&at))
+            .map(|i| i.id.clone())
+    }
+
+    /// Puts an address on an interface. True if it is new there.
+    pub(crate) fn add_address(&mut self, now: Mono, eni: &EniId, at: Ipv4Addr) -> bool {
+        if self.interfaces.values().any(|i| i.primary_address == at) {
+            return false;
+        }
+        if let Some(other) = self.elsewhere(eni, at) {
+            let Some(other) = self.interfaces.get_mut(&other) else {
+                return false;
+            };
+            if let Some(a) = other.addresses.get_mut(&at) {
+                if a.state == State::Owned {
+                    a.disputed = true; // The pod's routes lead to the other interface.
+                    return false;
+                }
+            }
+            other.addresses.remove(&at);
+        }
+        let Some(interface) = self.interfaces.get_mut(eni) else {
+            return false;
+        };
+        interface.departed.remove(&at);
+        if let Some(a) = interface.addresses.get_mut(&at) {
+            a.disputed = false;
+            return false;
+        }
+        let mut address = Address::free(now);
+        if let Some(key) = self.by_address.get(&IpAddr::V4(at)) {
+            address.state = State::Owned;
+            let (device, card, table) = (interface.device, interface.card, interface.table());
+            let held = self.owners.get_mut(key).into_iter().flat_map(|o| &mut o.held);
+            for held in held.filter(|h| h.address == IpAddr::V4(at)) {
+                (held.eni, held.device, held.card, held.table) = (eni.clone(), device, card, table);
+            }
+        } else if let Some(limbo) = self.limbo.remove(&IpAddr::V4(at)) {
+            address.state = State::Cooling { until: limbo.until };
+            address.last = Some(Box::new(limbo.last));
+        }
+        interface.addresses.insert(at, address);
+        self.changed_state();
+        true
+    }
+
+    /// Addresses that EC2 took back from us.
+    pub(crate) fn departed(&mut self, now: Mono, eni: &EniId, addresses: &[Ipv4Addr]) {
+        let Some(interface) = self.interfaces.get_mut(eni) else {
+            return;
+        };
+        interface.departed.retain(|_, at| now.since(*at) < MEMORY);
+        for at in addresses {
+            interface.addresses.remove(at);
+            interface.departed.insert(*at, now);
+        }
+        interface.sure_at = Some(now);
+        self.changed_state();
+    }
+
+    /// What becomes of addresses whose release had an unknown effect, now that EC2 said what the interface has.
+    pub(crate) fn settle_leaving(&mut self, now: Mono, eni: &EniId, by: IntentId, there: &[Ipv4Addr]) {
+        let Some(interface) = self.interfaces.get_mut(eni) else {
+            return;
+        };
+        let mut gone = Vec::new();
+        for (at, a) in &mut interface.addresses {
+            if a.state == (State::Leaving { by }) {
+                if there.contains(at) {
+                    a.state = State::Free { since: now };
+                } else {
+                    gone.push(*at);
+                }
+            }
+        }
+        if !gone.is_empty() {
+            self.departed(now, eni, &gone);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Events: each changes the state, then the pool settles: what time has ended is ended, pods that wait are served, and
+//! what is missing is asked for.
+
+use crate::action::Action;
+use crate::event::Event;
+use crate::intent::{Create, Phase, What};
+use crate::interface::State;
+use crate::names::client_token;
+use crate::plan::{Plan, Step, plan};
+use crate::pool::Pool;
+use crate::time::{Mono, Now};
+
+/// A plan leaves nothing to be planned; were that ever wrong, the rest waits for the next event.
+const PLANS: usize = 4;
+
+impl Pool {
+    /// Tells the pool what happened. Never fails; the actions are to be carried out in their order, replies after the
+    /// checkpoint and EC2 actions after the journal were written.
+    pub fn handle(&mut self, now: Now, event: Event) -> Vec<Action> {
+        let mut out = Vec::new();
+        match event {
+            Event::PodWants {
+                request,
+                key,
+                meta,
+                deadline,
+                cards,
+            } => {
+                self.pod_wants(now, request, key, meta, deadline, cards, &mut out);
+            }
+            Event::RequestGone { request } => self.request_gone(request),
+            // The address stays with its sandbox: the runtime follows a failed ADD with a DEL, and if it does not, the
+            // next start finds no veth.
+            Event::ReplyLost { .. } | Event::Tick => {}
+            Event::PodGone { request, key, meta } => self.pod_gone(now, request, &key, &meta, &mut out),
+            Event::InterfaceSeen { facts, evidence } => self.interface_seen(now, &facts, evidence, &mut out),
+            Event::InterfacesListed { ids, evidence } => {
+                self.interfaces_listed(now, &ids, evidence, &mut out)
+            }
+            Event::Progress { id, stage } => self.progress(id, stage),
+            Event::ActionDone { id, outcome } => self.action_done(now, id, outcome),
+            Event::ActionFailed {
+                id,
+                class,
+                message,
+                retry_at,
+            } => {
+                let failure = crate::backoff::Failure {
+                    class,
+                    message,
+                    retry_at,
+                };
+                self.action_failed(now, id, &failure, &mut out);
+            }
+            Event::TargetsChanged(targets) => self.targets = targets,
+            Event::SubnetFacts {
+                subnet,
+                free_addresses,
+            } => {
+                self.backoffs.counted(&subnet, free_addresses, now.mono);
+            }
+            Event::CheckpointFailed { keys, released, .. } => self.checkpoint_failed(now, &keys, &released),
+            Event::VethSeen { names } => self.veths_seen(now, &names),
+        }
+        self.settle(now, &mut out);
+        out
+    }
+
+    /// Brings the pool to rest: afterwards nothing changes until the next event or [`Pool::next_wake`].
+    pub(crate) fn settle(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.end_graces(now);
+        self.resume(now, out);
+        self.serve(now, out);
+        self.end_waits(now, out);
+        let mut current = plan(self, now);
+        for _ in 0..PLANS {
+            if current.steps.is_empty() {
+                break;
+            }
+            self.carry_out(&current, now, out);
+            current = plan(self, now);
+        }
+        if self.end_hopeless(now, out) {
+            current = plan(self, now);
+        }
+        self.wake = self.wake_after(now.mono, &current);
+    }
+
+    /// Turns a plan's steps into intents and actions.
+    fn carry_out(&mut self, plan: &Plan, now: Now, out: &mut Vec<Action>) {
+        for step in &plan.steps {
+            match step {
+                Step::Create {
+                    card,
+                    device,
+                    subnet,
+                    addresses,
+                } => {
+                    let token = client_token(
+                        &self.identity.instance_id,
+                        &self.identity.token_salt,
+                        self.next_id,
+                        now.wall_ns,
+                    );
+                    let create = Create {
+                        card: *card,
+                        device: *device,
+                        subnet: None,
+                        lies_in: subnet.clone(),
+                        addresses: *addresses,
+                        client_token: token,
+                        done: Vec::new(),
+                        unsure: false,
+                    };
+                    self.intend(What::Create(create), now, out);
+                }
+                Step::Assign { eni, count } => {
+                    self.intend(
+                        What::Assign {
+                            eni: eni.clone(),
+                            count: *count,
+                        },
+                        now,
+                        out,
+                    );
+                }
+                Step::Release { eni, addresses } => {
+                    let what = What::Release {
+                        eni: eni.clone(),
+                        addresses: addresses.clone(),
+                    };
+                    let by = self.intend(what, now, out);
+                    for address in addresses {
+                        if let Some(a) = self
+                            .interfaces
+                            .get_mut(eni)
+                            .and_then(|i| i.addresses.get_mut(address))
+                        {
+                            a.state = State::Leaving { by };
+                        }
+                    }
+                    self.last_decrease = Some(now.mono);
+                }
+                Step::Delete { eni } => {
+                    let by = self.intend(What::Delete { eni: eni.clone() }, now, out);
+                    if let Some(interface) = self.interfaces.get_mut(eni) {
+                        interface.deleting = Some(by);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts again what was paused, and asks EC2 what was to be asked now.
+    fn resume(&mut self, now: Now, out: &mut Vec<Action>) {
+        let due = |i: &crate::intent::Intent| matches!(i.phase, Phase::Paused(until) if until <= now.mono);
+        if self.intents.values().any(due) {
+            let ids: Vec<_> = self
+                .intents
+                .iter()
+                .filter(|(_, i)| due(i))
+                .map(|(id, _)| *id)
+                .collect();
+            for id in ids {
+                self.run(id, out);
+            }
+        }
+        if self
+            .interfaces
+            .values()
+            .any(|i| i.verify_at.is_some_and(|at| at <= now.mono))
+        {
+            let mut ask = Vec::new();
+            for interface in self.interfaces.values_mut() {
+                if interface.verify_at.is_some_and(|at| at <= now.mono) {
+                    interface.verify_at = None;
+                    ask.push(interface.id.clone());
+                }
+            }
+            for eni in ask {
+                self.describe(now, eni, out);
+            }
+        }
+    }
+
+    /// The earliest point in time at which something changes by itself.
+    fn wake_after(&self, now: Mono, plan: &Plan) -> Option<Mono> {
+        let paused = self.intents.values().filter_map(|i| match i.phase {
+            Phase::Paused(until) => Some(until),
+            Phase::Running(_) => None,
+        });
+        let verify = self.interfaces.values().filter_map(|i| i.verify_at);
+        let asked = self
+            .waiting
+            .values()
+            .flat_map(|w| w.askers.iter().map(|a| a.deadline));
+        let cool = if self.waiting.is_empty() {
+            None
+        } else {
+            self.next_cool(now)
+        };
+        plan.wake
+            .into_iter()
+            .chain(paused)
+            .chain(verify)
+            .chain(asked)
+            .chain(cool)
+            .chain(self.serve_at.filter(|_| !self.waiting.is_empty()))
+            .chain(self.grace)
+            .min()
+            // What is due was done just now; were something left over, it must not make the executor spin.
+            .map(|at| at.max(now.plus(std::time::Duration::from_millis(1))))
+    }
+}

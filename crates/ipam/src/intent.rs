@@ -1,0 +1,170 @@
+//! Intents: what the pool set out to do with EC2. Written down before the call, settled after it, so that a crash
+//! between the two leaves a record and not a leak. An intent outlives the actions that try it.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::action::Action;
+use crate::backoff::Block;
+use crate::event::{ActionId, Stage};
+use crate::ids::{CardIndex, DeviceIndex, EniId, SubnetId};
+use crate::time::Mono;
+
+/// An intent. Never reused, also not after a restart.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct IntentId(pub(crate) u64);
+
+/// What is to be done, and how far it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Intent {
+    pub(crate) what: What,
+    pub(crate) since: Mono,
+    pub(crate) phase: Phase,
+    /// Failures so far, and the last one.
+    pub(crate) trouble: Option<Block>,
+}
+
+/// Is an executor at it?
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Phase {
+    /// By this action.
+    Running(ActionId),
+    /// Not before this time.
+    Paused(Mono),
+}
+
+/// What is to be done.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum What {
+    /// A new interface.
+    Create(Create),
+    /// Secondary addresses.
+    Assign {
+        /// On this interface,
+        eni: EniId,
+        /// this many.
+        count: u32,
+    },
+    /// Giving addresses back; they are [`crate::interface::State::Leaving`].
+    Release {
+        /// From this interface,
+        eni: EniId,
+        /// these.
+        addresses: Vec<Ipv4Addr>,
+    },
+    /// Detaching and deleting.
+    Delete {
+        /// This interface.
+        eni: EniId,
+    },
+    /// Asking EC2 what an interface holds.
+    Describe {
+        /// This one.
+        eni: EniId,
+        /// Addresses that an assignment of unknown effect may have brought.
+        unsure: u32,
+    },
+}
+
+/// A new interface in the making.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Create {
+    pub(crate) card: CardIndex,
+    pub(crate) device: DeviceIndex,
+    /// `None`: the primary interface's.
+    pub(crate) subnet: Option<SubnetId>,
+    /// The subnet it will lie in.
+    pub(crate) lies_in: SubnetId,
+    pub(crate) addresses: u32,
+    pub(crate) client_token: String,
+    pub(crate) done: Vec<Stage>,
+    /// An attempt's answer was lost: the interface may exist.
+    pub(crate) unsure: bool,
+}
+
+impl Create {
+    /// The interface EC2 made for it, if it came that far.
+    pub(crate) fn created(&self) -> Option<&EniId> {
+        self.done.iter().find_map(|s| match s {
+            Stage::Created { eni } => Some(eni),
+            Stage::Attached { .. } => None,
+        })
+    }
+}
+
+impl Intent {
+    /// Addresses it will bring, if it goes well.
+    pub(crate) fn brings(&self) -> u32 {
+        match &self.what {
+            What::Create(c) => c.addresses,
+            What::Assign { count, .. } => *count,
+            What::Describe { unsure, .. } => *unsure,
+            What::Release { .. } | What::Delete { .. } => 0,
+        }
+    }
+
+    /// The interface it is about, if that exists already.
+    pub(crate) fn eni(&self) -> Option<&EniId> {
+        match &self.what {
+            What::Create(_) => None,
+            What::Assign { eni, .. }
+            | What::Release { eni, .. }
+            | What::Delete { eni }
+            | What::Describe { eni, .. } => Some(eni),
+        }
+    }
+
+    /// When it can go on: now if an executor is at it.
+    pub(crate) fn ready_at(&self, now: Mono) -> Mono {
+        match self.phase {
+            Phase::Running(_) => now,
+            Phase::Paused(until) => until.max(now),
+        }
+    }
+
+    /// The action that tries it.
+    pub(crate) fn action(&self, id: ActionId) -> Action {
+        match &self.what {
+            What::Create(c) => Action::CreateInterface {
+                id,
+                card: c.card,
+                device: c.device,
+                subnet: c.subnet.clone(),
+                addresses: c.addresses,
+                prefixes: 0,
+                client_token: c.client_token.clone(),
+                done: c.done.clone(),
+            },
+            What::Assign { eni, count } => Action::AssignAddresses {
+                id,
+                eni: eni.clone(),
+                count: *count,
+            },
+            What::Release { eni, addresses } => Action::ReleaseAddresses {
+                id,
+                eni: eni.clone(),
+                addresses: addresses.clone(),
+            },
+            What::Delete { eni } => Action::DeleteInterface { id, eni: eni.clone() },
+            What::Describe { eni, .. } => Action::Describe { id, eni: eni.clone() },
+        }
+    }
+
+    /// For people.
+    pub(crate) fn title(&self) -> String {
+        match &self.what {
+            What::Create(c) => {
+                format!(
+                    "creation of an interface at device {} with {} addresses",
+                    c.device, c.addresses
+                )
+            }
+            What::Assign { eni, count } => format!("assignment of {count} addresses to {eni}"),
+            What::Release { eni, addresses } => format!("release of {} addresses of {eni}", addresses.len()),
+            What::Delete { eni } => format!("deletion of {eni}"),
+            What::Describe { eni, .. } => format!("question what {eni} holds"),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What the pool writes down of its own beside the checkpoint: what the checkpoint has no room for. Losing it costs
+//! time and a few EC2 calls, never an address.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::InterfaceFacts;
+use crate::ids::EniId;
+use crate::intent::{Intent, IntentId};
+use crate::interface::{Interface, LastOwner};
+use crate::time::Mono;
+
+/// `version` of a [`Journal`]. Another one is not read.
+pub const JOURNAL_VERSION: u32 = 1;
+
+/// The pool's own state.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Journal {
+    /// [`JOURNAL_VERSION`].
+    pub version: u32,
+    /// The instance it belongs to.
+    pub instance_id: String,
+    /// The boot in which its points in time mean something.
+    pub boot_id: String,
+    pub(crate) next_id: u64,
+    pub(crate) interfaces: BTreeMap<EniId, Interface>,
+    pub(crate) intents: BTreeMap<IntentId, Intent>,
+    pub(crate) limbo: BTreeMap<IpAddr, Limbo>,
+    pub(crate) deleted: BTreeMap<EniId, Mono>,
+}
+
+impl Journal {
+    /// The interfaces last known, so that their links can be set up while IMDS is silent.
+    pub fn interfaces(&self) -> impl Iterator<Item = InterfaceFacts> + '_ {
+        self.interfaces.values().map(Interface::facts)
+    }
+}
+
+/// An address that cools down while its interface is not known: if the interface shows up it goes on cooling.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Limbo {
+    pub(crate) until: Mono,
+    pub(crate) last: LastOwner,
+    /// Where it was, for undoing the release.
+    pub(crate) held: crate::owner::Held,
+}

@@ -1,0 +1,282 @@
+//! What became of actions.
+
+use crate::action::Action;
+use crate::backoff::{Block, Failure};
+use crate::event::{ActionId, FailureClass, Outcome, Stage};
+use crate::evidence::EC2_LAG;
+use crate::ids::{EniId, SubnetId};
+use crate::intent::{Create, IntentId, Phase, What};
+use crate::interface::State;
+use crate::pool::Pool;
+use crate::time::Now;
+
+/// Questions that fail this often no longer keep addresses they might find out about in the sums.
+const QUESTIONS: u32 = 3;
+
+impl Pool {
+    pub(crate) fn progress(&mut self, id: ActionId, stage: Stage) {
+        let intent = self
+            .intent_of(id)
+            .and_then(|intent| self.intents.get_mut(&intent));
+        if let Some(What::Create(create)) = intent.map(|i| &mut i.what) {
+            if !create.done.contains(&stage) {
+                create.done.push(stage);
+                self.changed_state();
+            }
+        }
+    }
+
+    pub(crate) fn action_done(&mut self, now: Now, id: ActionId, outcome: Outcome) {
+        let intent = self
+            .intent_of(id)
+            .and_then(|i| Some((i, self.intents.remove(&i)?)));
+        let Some((intent_id, intent)) = intent else {
+            // Nobody waits for it; a finished interface is no less finished.
+            if let Outcome::InterfaceReady(facts) = outcome {
+                self.described(now, &facts);
+            }
+            return;
+        };
+        self.changed_state();
+        match (intent.what, outcome) {
+            (What::Create(create), Outcome::InterfaceReady(facts)) => {
+                self.backoffs.create = None;
+                self.backoffs.gave(&create.lies_in);
+                self.described(now, &facts);
+                self.written(now, &facts.id);
+            }
+            (What::Assign { eni, .. }, Outcome::Assigned { addresses, prefixes }) => {
+                self.backoffs.assign = None;
+                self.gave(&eni);
+                let mut new = 0_usize;
+                for at in addresses {
+                    new += usize::from(self.add_address(now.mono, &eni, at));
+                }
+                if let Some(interface) = self.interfaces.get_mut(&eni) {
+                    interface.prefixes.extend(prefixes);
+                    interface.block = None;
+                    if new == 0 {
+                        let message = format!("EC2 confirmed an assignment to {eni} without a new address");
+                        let failure = Failure {
+                            class: FailureClass::LimitReached,
+                            message,
+                            retry_at: None,
+                        };
+                        interface.block = Some(Block::after(None, &failure, now.mono));
+                        interface.verify_at = Some(now.mono);
+                    }
+                }
+                self.written(now, &eni);
+            }
+            (What::Release { eni, addresses }, Outcome::Gone) => {
+                self.backoffs.release = None;
+                self.departed(now.mono, &eni, &addresses);
+            }
+            (What::Delete { eni }, Outcome::Gone) => self.forget(now, &eni),
+            (What::Describe { eni, unsure }, Outcome::Described(Some(facts))) => {
+                let before = self.held(&eni);
+                self.described(now, &facts);
+                self.settle_leaving(now.mono, &eni, intent_id, &facts.addresses);
+                let found = self.held(&eni).saturating_sub(before);
+                if let Some(interface) = self
+                    .interfaces
+                    .get_mut(&eni)
+                    .filter(|_| (found as u64) < u64::from(unsure))
+                {
+                    // Its read may lag, or the call may yet take effect: asked once more when neither can be.
+                    interface.verify_at = interface.verify_at.max(Some(now.mono.plus(EC2_LAG)));
+                }
+            }
+            (What::Describe { eni, .. }, Outcome::Described(None)) => self.forget(now, &eni),
+            (what, _) => {
+                let message = "the executor reported an outcome of another kind of action".to_owned();
+                let failure = Failure {
+                    class: FailureClass::Retry,
+                    message,
+                    retry_at: None,
+                };
+                let block = Block::after(None, &failure, now.mono);
+                let phase = Phase::Paused(block.until);
+                let intent = crate::intent::Intent {
+                    what,
+                    since: intent.since,
+                    phase,
+                    trouble: Some(block),
+                };
+                self.intents.insert(intent_id, intent);
+            }
+        }
+    }
+
+    fn held(&self, eni: &EniId) -> usize {
+        self.interfaces.get(eni).map_or(0, |i| i.addresses.len())
+    }
+
+    /// EC2 just confirmed a change of this interface.
+    fn written(&mut self, now: Now, eni: &EniId) {
+        if let Some(interface) = self.interfaces.get_mut(eni) {
+            interface.sure_at = Some(now.mono);
+        }
+    }
+
+    fn subnet_of(&self, eni: &EniId) -> Option<SubnetId> {
+        self.interfaces.get(eni).map(|i| i.subnet.clone())
+    }
+
+    fn gave(&mut self, eni: &EniId) {
+        if let Some(subnet) = self.subnet_of(eni) {
+            self.backoffs.gave(&subnet);
+        }
+    }
+
+    pub(crate) fn action_failed(&mut self, now: Now, id: ActionId, failure: &Failure, out: &mut Vec<Action>) {
+        let Some(id) = self.intent_of(id) else { return };
+        let Some(what) = self.intents.get(&id).map(|i| i.what.clone()) else {
+            return;
+        };
+        self.changed_state();
+        match what {
+            What::Create(create) => self.create_failed(now, id, create, failure, out),
+            What::Assign { eni, count } => self.assign_failed(now, id, eni, count, failure),
+            What::Release { eni, .. } => self.release_failed(now, id, eni, failure),
+            What::Delete { eni } if failure.class == FailureClass::Gone => self.forget(now, &eni),
+            What::Describe { eni, .. } if failure.class == FailureClass::Gone => self.forget(now, &eni),
+            What::Delete { .. } => self.pause(now, id, failure, true),
+            What::Describe { .. } => {
+                self.pause(now, id, failure, true);
+                let Some(intent) = self.intents.get_mut(&id) else {
+                    return;
+                };
+                let hopeful = matches!(failure.class, FailureClass::Retry | FailureClass::Throttled)
+                    && intent.trouble.as_ref().is_none_or(|t| t.failures < QUESTIONS);
+                if let (What::Describe { unsure, .. }, false) = (&mut intent.what, hopeful) {
+                    *unsure = 0;
+                }
+            }
+        }
+    }
+
+    /// Keeps an intent, to be tried again.
+    fn pause(&mut self, now: Now, id: IntentId, failure: &Failure, growing: bool) {
+        if let Some(intent) = self.intents.get_mut(&id) {
+            let before = intent.trouble.as_ref();
+            let block = if growing {
+                Block::growing(before, failure, now.mono)
+            } else {
+                Block::after(before, failure, now.mono)
+            };
+            intent.phase = Phase::Paused(block.until);
+            intent.trouble = Some(block);
+        }
+    }
+
+    fn create_failed(
+        &mut self,
+        now: Now,
+        id: IntentId,
+        create: Create,
+        failure: &Failure,
+        out: &mut Vec<Action>,
+    ) {
+        let begun = !create.done.is_empty();
+        match failure.class {
+            // Repeated with the same token: whether or not it took effect, there will be one interface.
+            FailureClass::Retry => {
+                self.pause(now, id, failure, false);
+                if let Some(What::Create(create)) = self.intents.get_mut(&id).map(|i| &mut i.what) {
+                    create.unsure = true;
+                }
+            }
+            FailureClass::SubnetExhausted if !begun => {
+                self.intents.remove(&id);
+                self.backoffs
+                    .denied(&create.lies_in, create.addresses, failure, now.mono);
+            }
+            FailureClass::LimitReached => {
+                self.intents.remove(&id);
+                self.block_creation(now, failure);
+                if let Some(eni) = create.created().cloned() {
+                    // It exists and cannot be attached: there is no room for it after all.
+                    self.intend(What::Delete { eni }, now, out);
+                }
+            }
+            FailureClass::Gone => {
+                self.intents.remove(&id);
+                self.block_creation(now, failure);
+            }
+            FailureClass::Throttled | FailureClass::Refused | FailureClass::SubnetExhausted => {
+                if begun || create.unsure {
+                    self.pause(now, id, failure, false);
+                } else {
+                    self.intents.remove(&id);
+                }
+                self.block_creation(now, failure);
+            }
+        }
+    }
+
+    fn block_creation(&mut self, now: Now, failure: &Failure) {
+        self.backoffs.create = Some(Block::after(self.backoffs.create.as_ref(), failure, now.mono));
+    }
+
+    fn assign_failed(&mut self, now: Now, id: IntentId, eni: EniId, count: u32, failure: &Failure) {
+        self.intents.remove(&id);
+        let block = Block::after(self.backoffs.assign.as_ref(), failure, now.mono);
+        match failure.class {
+            FailureClass::Retry => {
+                self.ask_again(now, id, eni, count);
+                self.backoffs.assign = Some(block);
+            }
+            FailureClass::Throttled | FailureClass::Refused => self.backoffs.assign = Some(block),
+            FailureClass::SubnetExhausted => {
+                if let Some(subnet) = self.subnet_of(&eni) {
+                    self.backoffs.denied(&subnet, count, failure, now.mono);
+                }
+            }
+            // EC2 and we disagree on what is there: ask, and leave the interface alone meanwhile.
+            FailureClass::LimitReached | FailureClass::Gone => {
+                if let Some(interface) = self.interfaces.get_mut(&eni) {
+                    let mut block = Block::after(interface.block.as_ref(), failure, now.mono);
+                    block.until = block.until.max(now.mono.plus(crate::backoff::LONG));
+                    interface.block = Some(block);
+                }
+                self.ask_again(now, id, eni, 0);
+            }
+        }
+    }
+
+    fn release_failed(&mut self, now: Now, id: IntentId, eni: EniId, failure: &Failure) {
+        self.intents.remove(&id);
+        let block = Block::growing(self.backoffs.release.as_ref(), failure, now.mono);
+        self.backoffs.release = Some(block);
+        if failure.class == FailureClass::Throttled {
+            // It had no effect.
+            let addresses = self
+                .interfaces
+                .get_mut(&eni)
+                .into_iter()
+                .flat_map(|i| i.addresses.values_mut());
+            for a in addresses.filter(|a| a.state == (State::Leaving { by: id })) {
+                a.state = State::Free { since: now.mono };
+            }
+        } else {
+            self.ask_again(now, id, eni, 0);
+        }
+    }
+
+    /// Turns an intent of unknown effect into a question to EC2, under the same name: addresses that were leaving by it
+    /// are settled by the answer.
+    fn ask_again(&mut self, now: Now, id: IntentId, eni: EniId, unsure: u32) {
+        let what = What::Describe { eni, unsure };
+        let phase = Phase::Paused(now.mono);
+        self.intents.insert(
+            id,
+            crate::intent::Intent {
+                what,
+                since: now.mono,
+                phase,
+                trouble: None,
+            },
+        );
+    }
+}

@@ -1,0 +1,192 @@
+//! The plan in sentences: for `vpcnet plan --why`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Ceiling, Plan, Step, make};
+use crate::arithmetic;
+use crate::pool::Pool;
+use crate::time::{Mono, Now};
+
+/// The next plan and how it came about.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PlanReport {
+    /// The arithmetic, one thought a line.
+    pub lines: Vec<String>,
+    /// What would be done now; empty when nothing is missing and nothing too much.
+    pub actions: Vec<String>,
+    /// The same for programs.
+    pub plan: Plan,
+}
+
+impl Pool {
+    /// The next plan with its arithmetic.
+    #[must_use]
+    pub fn explain(&self, now: Now) -> PlanReport {
+        let plan = make(self, now.mono, true);
+        let mut lines = vec![self.have(&plan), self.want(&plan)];
+        lines.extend(self.reach(&plan));
+        lines.extend(plan.blocked.iter().map(|b| {
+            format!(
+                "{} must wait {} ms more: {}",
+                b.what,
+                b.until.since(now.mono).as_millis(),
+                b.why
+            )
+        }));
+        lines.extend(plan.kept.iter().cloned());
+        lines.extend(self.intents.values().map(|i| self.under_way(i, now.mono)));
+        if plan.steps.is_empty() {
+            lines.push("nothing to do now".to_owned());
+        }
+        PlanReport {
+            lines,
+            actions: plan.steps.iter().map(sentence).collect(),
+            plan,
+        }
+    }
+
+    fn have(&self, plan: &Plan) -> String {
+        let t = plan.tally;
+        let mut line = format!(
+            "{} of {} interfaces; {} addresses in all − {} assigned = {} available ({} can be handed out now, {} cool down)",
+            t.interfaces,
+            self.limits.max_interfaces(&self.targets),
+            t.total,
+            t.assigned,
+            t.available,
+            t.free,
+            t.cooling,
+        );
+        if t.coming > 0 {
+            line.push_str(&format!("; {} more are coming", t.coming));
+        }
+        if t.waiting > 0 {
+            line.push_str(&format!("; {} pods wait", t.waiting));
+        }
+        if t.orphans > 0 {
+            line.push_str(&format!(
+                "; {} more are held by pods on no interface that is known",
+                t.orphans
+            ));
+        }
+        line
+    }
+
+    fn want(&self, plan: &Plan) -> String {
+        let (t, per_eni) = (plan.tally, self.limits.per_eni());
+        let demand = format!(
+            "{} − {} assigned{} = {} free",
+            supply(plan),
+            t.assigned,
+            if t.waiting > 0 {
+                format!(" − {} waiting", t.waiting)
+            } else {
+                String::new()
+            },
+            i64::from(t.total) + i64::from(t.coming) - i64::from(t.assigned) - i64::from(t.waiting),
+        );
+        let (wanted, floor) = match self.targets.ip_targets() {
+            Some((warm, minimum)) => (
+                format!("warm IP target {warm} = {warm} wanted free"),
+                format!(
+                    ", minimum IP target {minimum}: {} missing in all",
+                    minimum.saturating_sub(t.total.saturating_add(t.coming))
+                ),
+            ),
+            None => {
+                let target = self.targets.warm_eni;
+                let wanted = arithmetic::warm_eni_wanted(target, per_eni);
+                let zero = if target == 0 { " (at least one)" } else { "" };
+                (
+                    format!("warm ENI target {target} × {per_eni} addresses = {wanted} wanted free{zero}"),
+                    String::new(),
+                )
+            }
+        };
+        let result = match (plan.goal.warm_short, plan.goal.over) {
+            (0, 0) => "enough".to_owned(),
+            (0, over) => format!("{over} more than wanted"),
+            (short, _) => format!("short by {short}"),
+        };
+        format!("{wanted}; {demand}{floor} → {result}")
+    }
+
+    fn reach(&self, plan: &Plan) -> Vec<String> {
+        let mut lines = Vec::new();
+        if plan.goal.serve_short > plan.goal.warm_short {
+            lines.push(format!(
+                "{} pods wait and what is available cools down: {} more wanted rather than wait for it",
+                plan.tally.waiting, plan.goal.serve_short
+            ));
+        }
+        let limit = self.limits.max_interfaces(&self.targets);
+        lines.extend(plan.ceiling.map(|c| match c {
+            Ceiling::NotListed => "the interfaces are not known yet: nothing is planned before".to_owned(),
+            Ceiling::NoPrimary => {
+                "the primary interface is not known yet: no new one can be placed".to_owned()
+            }
+            Ceiling::ProvisioningOff => "provisioning is off: neither grown nor shrunk".to_owned(),
+            Ceiling::MaxPods => format!(
+                "{} addresses are enough for max-pods {}: not grown",
+                supply(plan),
+                self.targets.max_pods
+            ),
+            Ceiling::MaxEni => {
+                format!("MAX_ENI allows {limit} interfaces and they are full or filling: not grown further")
+            }
+            Ceiling::InstanceFull => {
+                format!(
+                    "the instance takes {limit} interfaces and they are full or filling: not grown further"
+                )
+            }
+        }));
+        lines
+    }
+
+    fn under_way(&self, intent: &crate::intent::Intent, now: Mono) -> String {
+        let age = now.since(intent.since).as_millis();
+        let at = intent.ready_at(now);
+        match (&intent.trouble, at > now) {
+            (Some(t), true) => {
+                format!(
+                    "{} (for {age} ms): tried again in {} ms after: {}",
+                    intent.title(),
+                    at.since(now).as_millis(),
+                    t.message
+                )
+            }
+            (Some(t), false) => format!(
+                "{} under way for {age} ms, again after: {}",
+                intent.title(),
+                t.message
+            ),
+            (None, _) => format!("{} under way for {age} ms", intent.title()),
+        }
+    }
+}
+
+fn supply(plan: &Plan) -> String {
+    if plan.tally.coming > 0 {
+        format!("{} total + {} coming", plan.tally.total, plan.tally.coming)
+    } else {
+        format!("{} total", plan.tally.total)
+    }
+}
+
+fn sentence(step: &Step) -> String {
+    match step {
+        Step::Create {
+            card,
+            device,
+            subnet,
+            addresses,
+        } => {
+            format!(
+                "create an interface at device {device} of card {card} in {subnet} with {addresses} addresses"
+            )
+        }
+        Step::Assign { eni, count } => format!("assign {count} addresses to {eni}"),
+        Step::Release { eni, addresses } => format!("give {} addresses of {eni} back", addresses.len()),
+        Step::Delete { eni } => format!("detach and delete {eni}: no pod needs it"),
+    }
+}

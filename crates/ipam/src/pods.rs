@@ -1,0 +1,480 @@
+//! Pods come and go: who asks, who gets which address, who gives it back.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use crate::action::{Action, Answer, Refusal, RefusalCause};
+use crate::event::{Cards, RequestId};
+use crate::ids::{EniId, PodKey, PodMeta};
+use crate::interface::{LastOwner, State};
+use crate::journal::Limbo;
+use crate::names::host_veth_suffix;
+use crate::owner::{Asker, Held, MIGRATED_NETWORK, Owner, Standing, Superseded, UNKNOWN_INTERFACE, Wait};
+use crate::pool::Pool;
+use crate::time::{Mono, Now};
+
+/// How long an owner that the kernel does not confirm keeps its address: a plugin may be between the agent's reply and
+/// the veth. Also how long a plugin may take to replace the veth of a pod's earlier sandbox.
+pub(crate) const GRACE: Duration = Duration::from_secs(30);
+/// After a checkpoint that could not be written, pods that already wait are served again after this time.
+const CHECKPOINT_PAUSE: Duration = Duration::from_millis(250);
+
+impl Pool {
+    #[allow(clippy::too_many_arguments)] // one for each field of the event
+    pub(crate) fn pod_wants(
+        &mut self,
+        now: Now,
+        request: RequestId,
+        key: PodKey,
+        meta: PodMeta,
+        deadline: Mono,
+        cards: Cards,
+        out: &mut Vec<Action>,
+    ) {
+        if key.container_id.is_empty() || key.if_name.is_empty() {
+            let message = "the request names no sandbox (container id and interface name)".to_owned();
+            let refusal = Refusal {
+                cause: RefusalCause::BadRequest,
+                message,
+                retry_in: None,
+            };
+            out.push(Action::Reply {
+                request,
+                answer: Answer::Refused(refusal),
+            });
+            return;
+        }
+        if let Some(owner) = self.owners.get_mut(&key) {
+            let was_in_doubt = owner.standing != Standing::Confirmed;
+            owner.standing = Standing::Confirmed;
+            let answer = Answer::Assigned(owner.leases(&key));
+            out.push(Action::Reply { request, answer });
+            if was_in_doubt {
+                self.refresh_grace();
+            }
+            return;
+        }
+        let asker = Asker { request, deadline };
+        if let Some(wait) = self.waiting.values_mut().find(|w| w.key == key) {
+            wait.askers.push(asker);
+            return;
+        }
+        let turn = self
+            .waiting
+            .last_key_value()
+            .map_or(0, |(turn, _)| turn.saturating_add(1));
+        let cause = RefusalCause::StillWorking;
+        self.waiting.insert(
+            turn,
+            Wait {
+                key,
+                meta,
+                cards,
+                since: now.mono,
+                askers: vec![asker],
+                cause,
+            },
+        );
+    }
+
+    pub(crate) fn request_gone(&mut self, request: RequestId) {
+        self.waiting.retain(|_, wait| {
+            wait.askers.retain(|a| a.request != request);
+            !wait.askers.is_empty()
+        });
+    }
+
+    pub(crate) fn pod_gone(
+        &mut self,
+        now: Now,
+        request: RequestId,
+        key: &PodKey,
+        meta: &PodMeta,
+        out: &mut Vec<Action>,
+    ) {
+        self.end_wait_of(key, out);
+        let mut leases = Vec::new();
+        for key in self.owners_meant(key, meta) {
+            if let Some(owner) = self.release(&key, now) {
+                leases.extend(owner.leases(&key));
+            }
+        }
+        let answer = if leases.is_empty() {
+            Answer::UnknownPod
+        } else {
+            Answer::Released(leases)
+        };
+        out.push(Action::Reply { request, answer });
+    }
+
+    fn end_wait_of(&mut self, key: &PodKey, out: &mut Vec<Action>) {
+        let Some(turn) = self
+            .waiting
+            .iter()
+            .find(|(_, w)| w.key == *key)
+            .map(|(turn, _)| *turn)
+        else {
+            return;
+        };
+        for asker in self.waiting.remove(&turn).into_iter().flat_map(|w| w.askers) {
+            let message = format!("a DEL for sandbox {key} came while its ADD waited for an address");
+            let refusal = Refusal {
+                cause: RefusalCause::Deleted,
+                message,
+                retry_in: None,
+            };
+            out.push(Action::Reply {
+                request: asker.request,
+                answer: Answer::Refused(refusal),
+            });
+        }
+    }
+
+    /// The owners a DEL means: the sandbox; or the pod's entry from before the checkpoint; or, when only its host veth
+    /// is known, the owner with that veth. DEL removes the veth, so with a sandbox the owner goes that it superseded.
+    fn owners_meant(&self, key: &PodKey, meta: &PodMeta) -> Vec<PodKey> {
+        if self.owners.contains_key(key) {
+            let superseded = self.owners.iter().filter(|(_, o)| match &o.standing {
+                Standing::Rebuilt { superseded: Some(s) } => s.by == *key,
+                _ => false,
+            });
+            return std::iter::once(key.clone())
+                .chain(superseded.map(|(k, _)| k.clone()))
+                .collect();
+        }
+        let migrated = PodKey {
+            network: MIGRATED_NETWORK.to_owned(),
+            container_id: key.container_id.clone(),
+            if_name: UNKNOWN_INTERFACE.to_owned(),
+        };
+        if self.owners.contains_key(&migrated) {
+            return vec![migrated];
+        }
+        self.rebuilt_of(meta)
+    }
+
+    /// Owners of which only the host veth is known, and it is this pod's.
+    fn rebuilt_of(&self, meta: &PodMeta) -> Vec<PodKey> {
+        if meta.name.is_empty() || !self.owners.values().any(Owner::is_rebuilt) {
+            return Vec::new();
+        }
+        let suffix = host_veth_suffix(&meta.namespace, &meta.name);
+        let is_it =
+            |(key, owner): &(&PodKey, &Owner)| owner.is_rebuilt() && key.container_id.ends_with(&suffix);
+        self.owners
+            .iter()
+            .filter(is_it)
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    /// Serves those who wait, oldest first, as long as there are addresses.
+    pub(crate) fn serve(&mut self, now: Now, out: &mut Vec<Action>) {
+        if self.serve_at.is_some_and(|at| at > now.mono) {
+            return;
+        }
+        self.serve_at = None;
+        while let Some(turn) = self.waiting.first_key_value().map(|(turn, _)| *turn) {
+            let Some((eni, address)) = self.pick(now.mono) else {
+                return;
+            };
+            let Some(wait) = self.waiting.remove(&turn) else {
+                return;
+            };
+            self.grant(now, wait, &eni, address, out);
+        }
+    }
+
+    /// The address to hand out next: on the first interface in order that has one, so that the last can come free; of
+    /// those the one that lay idle longest, so that what still remembers its last owner has time to forget.
+    fn pick(&self, now: Mono) -> Option<(EniId, Ipv4Addr)> {
+        let card = self.limits.card().card;
+        let mut best: Option<(&crate::interface::Interface, Mono, Ipv4Addr)> = None;
+        for interface in self.interfaces.values().filter(|i| i.serves(card)) {
+            if best.is_some_and(|(b, _, _)| b.order() < interface.order()) {
+                continue;
+            }
+            let idle = interface
+                .addresses
+                .iter()
+                .filter_map(|(at, a)| Some((a.idle_since(now)?, *at)));
+            let free = idle.filter(|(_, at)| !self.by_address.contains_key(&IpAddr::V4(*at)));
+            if let Some((since, at)) = free.min() {
+                best = Some((interface, since, at));
+            }
+        }
+        best.map(|(interface, _, at)| (interface.id.clone(), at))
+    }
+
+    fn grant(&mut self, now: Now, wait: Wait, eni: &EniId, address: Ipv4Addr, out: &mut Vec<Action>) {
+        let Some(interface) = self.interfaces.get_mut(eni) else {
+            return;
+        };
+        if let Some(a) = interface.addresses.get_mut(&address) {
+            a.state = State::Owned;
+        }
+        let held = Held {
+            address: IpAddr::V4(address),
+            eni: eni.clone(),
+            device: interface.device,
+            card: interface.card,
+            table: interface.table(),
+            allocated_ns: now.wall_ns,
+        };
+        for earlier in self.rebuilt_of(&wait.meta) {
+            if let Some(owner) = self.owners.get_mut(&earlier) {
+                let by = Superseded {
+                    by: wait.key.clone(),
+                    at: now.mono.plus(GRACE),
+                };
+                owner.standing = Standing::Rebuilt { superseded: Some(by) };
+                self.refresh_grace();
+            }
+        }
+        let mut meta = wait.meta;
+        meta.interfaces = meta.interfaces.max(1);
+        let owner = Owner {
+            meta,
+            held: vec![held],
+            standing: Standing::Confirmed,
+        };
+        let leases = owner.leases(&wait.key);
+        for asker in wait.askers {
+            let answer = Answer::Assigned(leases.clone());
+            out.push(Action::Reply {
+                request: asker.request,
+                answer,
+            });
+        }
+        self.by_address.insert(IpAddr::V4(address), wait.key.clone());
+        self.owners.insert(wait.key, owner);
+        self.changed_owners();
+    }
+
+    /// Takes an owner's addresses back into cool-down.
+    pub(crate) fn release(&mut self, key: &PodKey, now: Now) -> Option<Owner> {
+        let owner = self.owners.remove(key)?;
+        let until = now.mono.plus(self.targets.cooldown);
+        for held in &owner.held {
+            self.by_address.remove(&held.address);
+            let last = LastOwner {
+                key: key.clone(),
+                meta: owner.meta.clone(),
+                allocated_ns: held.allocated_ns,
+                released_ns: now.wall_ns,
+            };
+            let IpAddr::V4(v4) = held.address else {
+                self.limbo.insert(
+                    held.address,
+                    Limbo {
+                        until,
+                        last,
+                        held: held.clone(),
+                    },
+                );
+                continue;
+            };
+            let interface = self.interfaces.get_mut(&held.eni);
+            if let Some(interface) = interface.filter(|i| i.addresses.contains_key(&v4)) {
+                if let Some(a) = interface.addresses.get_mut(&v4) {
+                    a.state = State::Cooling { until };
+                    a.last = Some(Box::new(last));
+                    if a.disputed {
+                        // Nobody gets it before EC2 says again whether it is ours.
+                        interface.verify_at = Some(now.mono);
+                    }
+                }
+            } else {
+                self.limbo.insert(
+                    held.address,
+                    Limbo {
+                        until,
+                        last,
+                        held: held.clone(),
+                    },
+                );
+            }
+        }
+        self.limbo.retain(|_, l| l.until >= now.mono);
+        if owner.standing != Standing::Confirmed {
+            self.refresh_grace();
+        }
+        self.changed_owners();
+        self.changed_state();
+        Some(owner)
+    }
+
+    /// The checkpoint could not be written: what it would have held is undone. The callers are refused by the executor,
+    /// which knows them.
+    pub(crate) fn checkpoint_failed(&mut self, now: Now, keys: &[PodKey], released: &[PodKey]) {
+        for key in keys {
+            let Some(owner) = self.owners.remove(key) else {
+                continue;
+            };
+            for held in owner.held {
+                self.by_address.remove(&held.address);
+                let IpAddr::V4(v4) = held.address else { continue };
+                let place = self.interfaces.get_mut(&held.eni);
+                if let Some(a) = place.and_then(|i| i.addresses.get_mut(&v4)) {
+                    a.state = State::Free { since: now.mono };
+                }
+            }
+            for owner in self.owners.values_mut() {
+                if let Standing::Rebuilt { superseded } = &mut owner.standing {
+                    *superseded = superseded.take().filter(|s| s.by != *key);
+                }
+            }
+        }
+        for key in released {
+            self.give_back(key);
+        }
+        self.refresh_grace();
+        self.changed_owners();
+        self.changed_state();
+        self.serve_at = Some(now.mono.plus(CHECKPOINT_PAUSE));
+    }
+
+    /// Undoes the release of an owner.
+    fn give_back(&mut self, key: &PodKey) {
+        if self.owners.contains_key(key) {
+            return;
+        }
+        let mut found: Vec<(Held, LastOwner)> = Vec::new();
+        for interface in self.interfaces.values() {
+            for (at, a) in &interface.addresses {
+                let last = a
+                    .last
+                    .as_ref()
+                    .filter(|l| l.key == *key && a.state != State::Owned);
+                if let Some(last) = last {
+                    let held = Held {
+                        address: IpAddr::V4(*at),
+                        eni: interface.id.clone(),
+                        device: interface.device,
+                        card: interface.card,
+                        table: interface.table(),
+                        allocated_ns: last.allocated_ns,
+                    };
+                    found.push((held, (**last).clone()));
+                }
+            }
+        }
+        found.extend(
+            self.limbo
+                .values()
+                .filter(|l| l.last.key == *key)
+                .map(|l| (l.held.clone(), l.last.clone())),
+        );
+        // The sandbox may have had another address before: the latest is meant.
+        let latest = found.iter().map(|(_, last)| last.released_ns).max();
+        found.retain(|(_, last)| Some(last.released_ns) == latest);
+        let Some(meta) = found.first().map(|(_, last)| last.meta.clone()) else {
+            return;
+        };
+        let mut owner = Owner {
+            meta,
+            held: Vec::new(),
+            standing: Standing::Confirmed,
+        };
+        if key.network == MIGRATED_NETWORK {
+            owner.standing = Standing::Rebuilt { superseded: None };
+        }
+        for (held, _) in found {
+            self.limbo.remove(&held.address);
+            if let IpAddr::V4(v4) = held.address {
+                let place = self.interfaces.get_mut(&held.eni);
+                if let Some(a) = place.and_then(|i| i.addresses.get_mut(&v4)) {
+                    a.state = State::Owned;
+                }
+            }
+            self.by_address.insert(held.address, key.clone());
+            owner.held.push(held);
+        }
+        self.owners.insert(key.clone(), owner);
+    }
+
+    /// The host veths of all pods that exist.
+    pub(crate) fn veths_seen(&mut self, now: Now, names: &[String]) {
+        for (key, owner) in &mut self.owners {
+            match &owner.standing {
+                Standing::Unconfirmed { .. } if has_veth(&owner.meta, names) => {
+                    owner.standing = Standing::Confirmed
+                }
+                // Its veth is gone; should the list have been taken in mid-change, the next one or a restart confirms it.
+                Standing::Rebuilt { superseded: None } if !names.contains(&key.container_id) => {
+                    let by = Superseded {
+                        by: key.clone(),
+                        at: now.mono.plus(GRACE),
+                    };
+                    owner.standing = Standing::Rebuilt { superseded: Some(by) };
+                }
+                Standing::Rebuilt { superseded: Some(s) }
+                    if s.by == *key && names.contains(&key.container_id) =>
+                {
+                    owner.standing = Standing::Rebuilt { superseded: None };
+                }
+                _ => {}
+            }
+        }
+        self.refresh_grace();
+    }
+
+    /// Gives up owners whose grace has ended.
+    pub(crate) fn end_graces(&mut self, now: Now) {
+        if self.grace.is_none_or(|at| at > now.mono) {
+            return;
+        }
+        let mut gone = Vec::new();
+        let mut kept = Vec::new();
+        for (key, owner) in &self.owners {
+            match &owner.standing {
+                Standing::Unconfirmed { until } if *until <= now.mono => gone.push(key.clone()),
+                Standing::Rebuilt { superseded: Some(s) } if s.at <= now.mono => {
+                    // Only if its successor was really given an address, the veth is the successor's now.
+                    if self.owners.contains_key(&s.by) {
+                        gone.push(key.clone())
+                    } else {
+                        kept.push(key.clone())
+                    }
+                }
+                _ => {}
+            }
+        }
+        for key in gone {
+            self.release(&key, now);
+        }
+        for key in kept {
+            if let Some(owner) = self.owners.get_mut(&key) {
+                owner.standing = Standing::Rebuilt { superseded: None };
+            }
+        }
+        self.refresh_grace();
+    }
+
+    /// Finds the next end of a grace anew.
+    pub(crate) fn refresh_grace(&mut self) {
+        let ends = self.owners.values().filter_map(|o| match &o.standing {
+            Standing::Unconfirmed { until } => Some(*until),
+            Standing::Rebuilt { superseded: Some(s) } => Some(s.at),
+            _ => None,
+        });
+        self.grace = ends.min();
+    }
+
+    /// The next end of a cool-down.
+    pub(crate) fn next_cool(&self, now: Mono) -> Option<Mono> {
+        let card = self.limits.card().card;
+        let serving = self.interfaces.values().filter(|i| i.serves(card));
+        serving
+            .flat_map(|i| i.addresses.values())
+            .filter(|a| !a.disputed)
+            .filter_map(|a| a.cooling_until(now))
+            .min()
+    }
+}
+
+/// Does one of these links belong to the pod? Link names end with the suffix, whatever prefix was configured.
+pub(crate) fn has_veth(meta: &PodMeta, names: &[String]) -> bool {
+    let suffix = host_veth_suffix(&meta.namespace, &meta.name);
+    names.iter().any(|name| name.ends_with(&suffix))
+}

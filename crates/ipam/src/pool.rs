@@ -1,0 +1,221 @@
+//! The pool's state: one value.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::action::Action;
+use crate::backoff::Backoffs;
+use crate::checkpoint::{Allocation, Checkpoint};
+use crate::event::{ActionId, InterfaceFacts};
+use crate::ids::{EniId, PodKey};
+use crate::intent::{Intent, IntentId, Phase, What};
+use crate::interface::Interface;
+use crate::journal::{JOURNAL_VERSION, Journal, Limbo};
+use crate::owner::{Owner, Wait};
+use crate::targets::{ConfigError, Identity, Limits, Targets};
+use crate::time::{Mono, Now};
+
+/// The pool of one node. Events in, actions out; see the crate's documentation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Pool {
+    pub(crate) identity: Identity,
+    pub(crate) limits: Limits,
+    pub(crate) targets: Targets,
+    pub(crate) interfaces: BTreeMap<EniId, Interface>,
+    #[serde(with = "as_list")]
+    pub(crate) owners: BTreeMap<PodKey, Owner>,
+    /// The owner of each owned address, wherever that lies: what makes two owners impossible.
+    pub(crate) by_address: BTreeMap<IpAddr, PodKey>,
+    /// By order of arrival.
+    pub(crate) waiting: BTreeMap<u64, Wait>,
+    pub(crate) intents: BTreeMap<IntentId, Intent>,
+    pub(crate) backoffs: Backoffs,
+    pub(crate) limbo: BTreeMap<IpAddr, Limbo>,
+    /// Interfaces deleted lately: lagging evidence may still list them.
+    pub(crate) deleted: BTreeMap<EniId, Mono>,
+    /// The interfaces are known: from a list, or from an earlier life. Before, nothing is planned.
+    pub(crate) listed: bool,
+    pub(crate) last_decrease: Option<Mono>,
+    /// After a checkpoint that could not be written: the next attempt to serve.
+    pub(crate) serve_at: Option<Mono>,
+    /// The next end of an owner's grace.
+    pub(crate) grace: Option<Mono>,
+    pub(crate) next_id: u64,
+    pub(crate) checkpoint_generation: u64,
+    pub(crate) journal_generation: u64,
+    /// When a tick is wanted, as of the last event.
+    pub(crate) wake: Option<Mono>,
+}
+
+impl Pool {
+    /// An empty pool. It plans nothing before the interfaces are known: see [`crate::Event::InterfacesListed`].
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the limits do not describe a machine this pool can manage.
+    pub fn new(identity: Identity, limits: Limits, targets: Targets) -> Result<Self, ConfigError> {
+        limits.check()?;
+        Ok(Self {
+            identity,
+            limits,
+            targets,
+            interfaces: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            by_address: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            intents: BTreeMap::new(),
+            backoffs: Backoffs::default(),
+            limbo: BTreeMap::new(),
+            deleted: BTreeMap::new(),
+            listed: false,
+            last_decrease: None,
+            serve_at: None,
+            grace: None,
+            next_id: 1,
+            checkpoint_generation: 0,
+            journal_generation: 0,
+            wake: None,
+        })
+    }
+
+    /// When a [`crate::Event::Tick`] is wanted; `None`: there is nothing to wait for.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Mono> {
+        self.wake
+    }
+
+    /// The owners, to be written before any reply of the same batch is sent.
+    #[must_use]
+    pub fn checkpoint(&self) -> Checkpoint {
+        let allocations = self.owners.iter().flat_map(|(key, owner)| {
+            owner.held.iter().map(|held| Allocation {
+                key: key.clone(),
+                address: held.address,
+                allocated_ns: held.allocated_ns,
+                meta: owner.meta.clone(),
+            })
+        });
+        Checkpoint {
+            allocations: allocations.collect(),
+            ours: true,
+        }
+    }
+
+    /// Moves with each change of [`Pool::checkpoint`].
+    #[must_use]
+    pub fn checkpoint_generation(&self) -> u64 {
+        self.checkpoint_generation
+    }
+
+    /// The pool's own state, to be written before any EC2 action of the same batch is started.
+    #[must_use]
+    pub fn journal(&self) -> Journal {
+        Journal {
+            version: JOURNAL_VERSION,
+            instance_id: self.identity.instance_id.clone(),
+            boot_id: self.identity.boot_id.clone(),
+            next_id: self.next_id,
+            interfaces: self.interfaces.clone(),
+            intents: self.intents.clone(),
+            limbo: self.limbo.clone(),
+            deleted: self.deleted.clone(),
+        }
+    }
+
+    /// Moves with each change of [`Pool::journal`] that is worth writing. An address handed out is not: the checkpoint
+    /// says so.
+    #[must_use]
+    pub fn journal_generation(&self) -> u64 {
+        self.journal_generation
+    }
+
+    /// The targets in force.
+    #[must_use]
+    pub fn targets(&self) -> &Targets {
+        &self.targets
+    }
+
+    /// What the machine allows.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Every interface the pool knows.
+    pub fn interfaces(&self) -> impl Iterator<Item = InterfaceFacts> + '_ {
+        self.interfaces.values().map(Interface::facts)
+    }
+
+    /// The address-to-owner index, for those who keep host rules in step with it.
+    pub fn owners(&self) -> impl Iterator<Item = crate::action::Lease> + '_ {
+        self.owners.iter().flat_map(|(key, owner)| owner.leases(key))
+    }
+
+    pub(crate) fn changed_owners(&mut self) {
+        self.checkpoint_generation = self.checkpoint_generation.wrapping_add(1);
+    }
+
+    pub(crate) fn changed_state(&mut self) {
+        self.journal_generation = self.journal_generation.wrapping_add(1);
+    }
+
+    pub(crate) fn fresh_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id = id.saturating_add(1);
+        id
+    }
+
+    /// Writes an intent down and starts it.
+    pub(crate) fn intend(&mut self, what: What, now: Now, out: &mut Vec<Action>) -> IntentId {
+        let id = IntentId(self.fresh_id());
+        let phase = Phase::Paused(now.mono);
+        self.intents.insert(
+            id,
+            Intent {
+                what,
+                since: now.mono,
+                phase,
+                trouble: None,
+            },
+        );
+        self.run(id, out);
+        id
+    }
+
+    /// Starts an intent, or starts it again: by an action of its own each time.
+    pub(crate) fn run(&mut self, id: IntentId, out: &mut Vec<Action>) {
+        let action = ActionId(self.fresh_id());
+        if let Some(intent) = self.intents.get_mut(&id) {
+            intent.phase = Phase::Running(action);
+            out.push(intent.action(action));
+        }
+        self.changed_state();
+    }
+
+    /// The intent an action tries.
+    pub(crate) fn intent_of(&self, action: ActionId) -> Option<IntentId> {
+        self.intents
+            .iter()
+            .find(|(_, i)| i.phase == Phase::Running(action))
+            .map(|(id, _)| *id)
+    }
+}
+
+/// Keys that are no strings cannot be JSON object keys.
+mod as_list {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::ids::PodKey;
+    use crate::owner::Owner;
+
+    pub(super) fn serialize<S: Serializer>(map: &BTreeMap<PodKey, Owner>, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_seq(map)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<PodKey, Owner>, D::Error> {
+        Ok(Vec::<(PodKey, Owner)>::deserialize(d)?.into_iter().collect())
+    }
+}

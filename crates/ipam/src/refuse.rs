@@ -1,0 +1,250 @@
+//! Refusals: when a pod's wait is over or of no use, and what it is told.
+
+use crate::action::{Action, Answer, Refusal, RefusalCause};
+use crate::backoff::Block;
+use crate::event::FailureClass;
+use crate::owner::{Asker, Wait};
+use crate::plan::{Ceiling, Tally, candidates, ceiling};
+use crate::pool::Pool;
+use crate::time::{Mono, Now};
+
+impl Pool {
+    /// Refuses those whose deadline has come.
+    pub(crate) fn end_waits(&mut self, now: Now, out: &mut Vec<Action>) {
+        let due = |a: &Asker| a.deadline <= now.mono;
+        if !self.waiting.values().any(|w| w.askers.iter().any(due)) {
+            return;
+        }
+        let mut refused = Vec::new();
+        for wait in self.waiting.values().filter(|w| w.askers.iter().any(due)) {
+            let refusal = why(self, wait, now.mono);
+            refused.extend(
+                wait.askers
+                    .iter()
+                    .filter(|a| due(a))
+                    .map(|a| (a.request, refusal.clone())),
+            );
+        }
+        for wait in self.waiting.values_mut() {
+            wait.askers.retain(|a| !due(a));
+        }
+        self.waiting.retain(|_, w| !w.askers.is_empty());
+        for (request, refusal) in refused {
+            out.push(Action::Reply {
+                request,
+                answer: Answer::Refused(refusal),
+            });
+        }
+    }
+
+    /// Refuses at once those whom nothing can serve before their deadline. True if there were any.
+    pub(crate) fn end_hopeless(&mut self, now: Now, out: &mut Vec<Action>) -> bool {
+        if self.waiting.is_empty() {
+            return false;
+        }
+        let mut supply = self.supply(now.mono).into_iter().peekable();
+        let mut taken = 0_u32;
+        let mut hopeless = Vec::new();
+        let mut causes = Vec::new();
+        for (turn, wait) in &self.waiting {
+            while supply.next_if(|(_, brings)| taken >= *brings).is_some() {
+                taken = 0;
+            }
+            let refusal = why(self, wait, now.mono);
+            match supply.peek() {
+                Some((at, _)) if *at <= wait.deadline() => {
+                    taken = taken.saturating_add(1);
+                    causes.push((*turn, refusal.cause));
+                }
+                _ => hopeless.push((*turn, refusal)),
+            }
+        }
+        for (turn, cause) in causes {
+            if let Some(wait) = self.waiting.get_mut(&turn) {
+                wait.cause = cause;
+            }
+        }
+        let any = !hopeless.is_empty();
+        for (turn, refusal) in hopeless {
+            for asker in self.waiting.remove(&turn).into_iter().flat_map(|w| w.askers) {
+                out.push(Action::Reply {
+                    request: asker.request,
+                    answer: Answer::Refused(refusal.clone()),
+                });
+            }
+        }
+        any
+    }
+
+    /// When how many addresses can become free for those who wait, if all goes well. Calls under way and to come count
+    /// as now: how long they take is not known.
+    fn supply(&self, now: Mono) -> Vec<(Mono, u32)> {
+        let tally = Tally::of(self, now);
+        let mut supply: Vec<(Mono, u32)> = vec![(now, tally.free)];
+        if !self.listed || ceiling(self) == Ceiling::NoPrimary {
+            supply.push((now, u32::MAX)); // The agent is still finding out what there is.
+        }
+        supply.extend(self.intents.values().map(|i| (i.ready_at(now), i.brings())));
+        let card = self.limits.card().card;
+        for interface in self.interfaces.values().filter(|i| i.serves(card)) {
+            let usable = interface.addresses.values().filter(|a| !a.disputed);
+            supply.extend(usable.filter_map(|a| Some((a.cooling_until(now)?, 1))));
+        }
+        if self.targets.provisioning {
+            let mut headroom = self
+                .targets
+                .max_pods
+                .saturating_sub(tally.total.saturating_add(tally.coming));
+            for c in candidates(self, now) {
+                if headroom == 0 {
+                    break;
+                }
+                supply.push((c.blocked.map_or(now, |(until, _)| until), c.room));
+                headroom = headroom.saturating_sub(c.room);
+            }
+        }
+        supply.retain(|(_, brings)| *brings > 0);
+        supply.sort_unstable();
+        supply
+    }
+}
+
+/// What a pod that waits would be told now.
+pub(crate) fn why(pool: &Pool, wait: &Wait, now: Mono) -> Refusal {
+    let tally = Tally::of(pool, now);
+    let refusal = |cause, message, at: Option<Mono>| Refusal {
+        cause,
+        message,
+        retry_in: at.filter(|at| *at > now).map(|at| at.since(now)),
+    };
+    if !pool.listed {
+        let message =
+            "the agent does not know its interfaces yet: neither IMDS nor its own state told".to_owned();
+        return refusal(RefusalCause::StillWorking, message, None);
+    }
+    if let Some((what, block)) = trouble(pool, now) {
+        let again = if block.until > now {
+            format!("tried again in {}", span(now, block.until))
+        } else {
+            "being tried again".to_owned()
+        };
+        let message = format!("no free address; {what} failed: {} ({again})", block.message);
+        return refusal(cause_of(block.class), message, Some(block.until));
+    }
+    if let Some(intent) = pool
+        .intents
+        .values()
+        .filter(|i| i.brings() > 0)
+        .min_by_key(|i| i.since)
+    {
+        let message = format!(
+            "no free address after {}; the {} has been under way for {} without an answer",
+            span(wait.since, now),
+            intent.title(),
+            span(intent.since, now)
+        );
+        return refusal(RefusalCause::StillWorking, message, None);
+    }
+    if tally.free > 0 {
+        let message = "the checkpoint could not be written a moment ago".to_owned();
+        return refusal(RefusalCause::CheckpointFailed, message, pool.serve_at);
+    }
+    let full = full(pool, &tally);
+    if let Some(at) = pool.next_cool(now) {
+        let message = format!(
+            "{} of {} addresses are assigned and {} cool down, the first for {} more; {}",
+            tally.assigned,
+            tally.total,
+            tally.cooling,
+            span(now, at),
+            full.1
+        );
+        return refusal(RefusalCause::CoolingDown, message, Some(at));
+    }
+    let message = format!(
+        "{} of {} addresses are assigned; {}",
+        tally.assigned, tally.total, full.1
+    );
+    refusal(full.0, message, None)
+}
+
+/// Why the pool cannot grow, if EC2 is not the reason.
+fn full(pool: &Pool, tally: &Tally) -> (RefusalCause, String) {
+    let limit = pool.limits.max_interfaces(&pool.targets);
+    if !pool.targets.provisioning {
+        return (
+            RefusalCause::TargetReached,
+            "provisioning is off, so none is added".to_owned(),
+        );
+    }
+    if tally.total.saturating_add(tally.coming) >= pool.targets.max_pods {
+        let message = format!("max-pods {} is reached, so none is added", pool.targets.max_pods);
+        return (RefusalCause::TargetReached, message);
+    }
+    match ceiling(pool) {
+        Ceiling::NoPrimary => (
+            RefusalCause::StillWorking,
+            "the primary interface is not known yet, so none can be added".to_owned(),
+        ),
+        Ceiling::MaxEni => (
+            RefusalCause::TargetReached,
+            format!("all {limit} interfaces that MAX_ENI allows are full"),
+        ),
+        _ => {
+            let instance = &pool.identity.instance_id;
+            (
+                RefusalCause::InstanceFull,
+                format!("all {limit} interfaces that instance {instance} can have are full"),
+            )
+        }
+    }
+}
+
+/// The latest failure of something that would bring addresses.
+fn trouble(pool: &Pool, now: Mono) -> Option<(String, &Block)> {
+    let of_intents = pool.intents.values().filter(|i| i.brings() > 0);
+    let mut all: Vec<(String, &Block)> = of_intents
+        .filter_map(|i| Some((format!("the {}", i.title()), i.trouble.as_ref()?)))
+        .collect();
+    let places = candidates(pool, now);
+    let coming = pool.intents.values().any(|i| i.brings() > 0);
+    let tally = Tally::of(pool, now);
+    let grows = pool.targets.provisioning && tally.total.saturating_add(tally.coming) < pool.targets.max_pods;
+    if coming || (grows && !places.is_empty()) {
+        let b = &pool.backoffs;
+        all.extend(b.create.as_ref().map(|b| ("creating an interface".to_owned(), b)));
+        all.extend(b.assign.as_ref().map(|b| ("assigning addresses".to_owned(), b)));
+        for place in &places {
+            let full = b.subnet(place.subnet).and_then(|s| s.full.as_ref());
+            all.extend(full.map(|b| (format!("taking an address of {}", place.subnet), b)));
+        }
+        for interface in pool.interfaces.values() {
+            all.extend(
+                interface
+                    .block
+                    .as_ref()
+                    .map(|b| (format!("adding addresses to {}", interface.id), b)),
+            );
+        }
+    }
+    all.into_iter().max_by_key(|(_, block)| block.at)
+}
+
+fn cause_of(class: FailureClass) -> RefusalCause {
+    match class {
+        FailureClass::Retry => RefusalCause::Ec2Unreachable,
+        FailureClass::Throttled => RefusalCause::Throttled,
+        FailureClass::SubnetExhausted => RefusalCause::SubnetExhausted,
+        FailureClass::LimitReached | FailureClass::Refused | FailureClass::Gone => RefusalCause::Ec2Refused,
+    }
+}
+
+/// For people: seconds, with one decimal below ten.
+fn span(from: Mono, to: Mono) -> String {
+    let ms = to.since(from).as_millis();
+    if ms < 10_000 {
+        format!("{}.{} s", ms / 1000, ms % 1000 / 100)
+    } else {
+        format!("{} s", ms / 1000)
+    }
+}

@@ -1,0 +1,410 @@
+//! Waking up: what an earlier life wrote down, and what the kernel shows, become a pool again. No call is needed.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::action::Action;
+use crate::checkpoint::{Allocation, Checkpoint};
+use crate::ids::{CardIndex, DeviceIndex, EniId, PodKey, PodMeta};
+use crate::intent::{Intent, IntentId, Phase, What};
+use crate::interface::{Interface, State};
+use crate::journal::{JOURNAL_VERSION, Journal};
+use crate::kernel::KernelEvidence;
+use crate::names::MAIN_TABLE;
+use crate::owner::{Held, MIGRATED_NETWORK, Owner, Standing, UNKNOWN_INTERFACE, rebuilt_key};
+use crate::pods::{GRACE, has_veth};
+use crate::pool::Pool;
+use crate::targets::{ConfigError, Identity, Limits, Targets};
+use crate::time::{Mono, Now};
+
+/// What is left of earlier lives.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    /// The checkpoint; `None`: there is none, or it is broken (kept aside by whoever read it).
+    pub checkpoint: Option<Checkpoint>,
+    /// Our own state; `None`: there is none, or it is broken.
+    pub journal: Option<Journal>,
+    /// What the kernel shows.
+    pub kernel: KernelEvidence,
+}
+
+/// Something an operator may want to know about a start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RestoreNote {
+    /// The journal was not used.
+    JournalDiscarded {
+        /// Why.
+        why: String,
+    },
+    /// The kernel shows no link of an owner.
+    Unconfirmed {
+        /// Which.
+        key: PodKey,
+        /// Its pod.
+        meta: PodMeta,
+        /// Its address, kept for the grace.
+        address: IpAddr,
+    },
+    /// The kernel shows a pod's address that the checkpoint does not name.
+    Rebuilt {
+        /// Its address.
+        address: IpAddr,
+        /// Its host veth.
+        host_veth: String,
+    },
+    /// An owner's address is on no interface that is known.
+    Orphan {
+        /// Which.
+        key: PodKey,
+        /// Its address, given to nobody else.
+        address: IpAddr,
+    },
+    /// An EC2 call of the earlier life is settled or repeated.
+    Resumed {
+        /// What.
+        what: String,
+    },
+}
+
+impl fmt::Display for RestoreNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::JournalDiscarded { why } => write!(f, "own state not used: {why}"),
+            Self::Unconfirmed { key, meta, address } => write!(
+                f,
+                "{address} of pod {meta} (sandbox {key}): the kernel shows no link of it; given up in {} s if none shows up",
+                GRACE.as_secs()
+            ),
+            Self::Rebuilt { address, host_veth } => {
+                write!(
+                    f,
+                    "{address} is in use behind {host_veth} but not in the checkpoint: kept for that pod"
+                )
+            }
+            Self::Orphan { key, address } => {
+                write!(
+                    f,
+                    "{address} of sandbox {key} is on no interface that is known: kept, given to nobody else"
+                )
+            }
+            Self::Resumed { what } => write!(f, "the {what} of the earlier life is taken up again"),
+        }
+    }
+}
+
+impl Pool {
+    /// The pool of an earlier life, and what it has to do first.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the limits do not describe a machine this pool can manage.
+    pub fn restore(
+        identity: Identity,
+        limits: Limits,
+        targets: Targets,
+        restored: Restored,
+        now: Now,
+    ) -> Result<(Self, Vec<RestoreNote>, Vec<Action>), ConfigError> {
+        let mut pool = Self::new(identity, limits, targets)?;
+        let mut notes = Vec::new();
+        let Restored {
+            checkpoint,
+            journal,
+            kernel,
+        } = restored;
+        if let Some(journal) = journal {
+            match refused(&journal, &pool.identity, checkpoint.as_ref()) {
+                Some(why) => notes.push(RestoreNote::JournalDiscarded { why }),
+                None => pool.take_journal(journal, now),
+            }
+        }
+        for allocation in checkpoint.into_iter().flat_map(|c| c.allocations) {
+            pool.take_allocation(allocation, &kernel, now, &mut notes);
+        }
+        pool.take_kernel(&kernel, &mut notes);
+        pool.settle_owned(now, &mut notes);
+        pool.settle_intents(now, &mut notes);
+        pool.refresh_grace();
+        pool.changed_owners();
+        pool.changed_state();
+        let mut out = Vec::new();
+        pool.settle(now, &mut out);
+        Ok((pool, notes, out))
+    }
+
+    fn take_journal(&mut self, journal: Journal, now: Now) {
+        let same_boot = journal.boot_id == self.identity.boot_id;
+        self.next_id = journal.next_id.max(1);
+        self.interfaces = journal.interfaces;
+        self.intents = journal.intents;
+        self.limbo = journal.limbo;
+        self.deleted = journal.deleted;
+        self.listed = self.interfaces.values().any(|i| i.is_primary);
+        if !same_boot {
+            self.rebase(now.mono);
+        }
+    }
+
+    /// Points in time of another boot mean nothing: what ran starts anew.
+    fn rebase(&mut self, now: Mono) {
+        let until = now.plus(self.targets.cooldown);
+        for interface in self.interfaces.values_mut() {
+            interface.since = now;
+            interface.sure_at = None;
+            interface.verify_at = None;
+            interface.block = None;
+            interface.departed.clear();
+            for a in interface.addresses.values_mut() {
+                match &mut a.state {
+                    State::Cooling { until: u } => *u = until,
+                    State::Free { since } => *since = now,
+                    State::Owned | State::Leaving { .. } => {}
+                }
+            }
+        }
+        for intent in self.intents.values_mut() {
+            intent.since = now;
+            intent.phase = Phase::Paused(now);
+            intent.trouble = None;
+        }
+        for limbo in self.limbo.values_mut() {
+            limbo.until = until;
+        }
+        self.deleted.clear();
+    }
+
+    fn take_allocation(
+        &mut self,
+        allocation: Allocation,
+        kernel: &KernelEvidence,
+        now: Now,
+        notes: &mut Vec<RestoreNote>,
+    ) {
+        let Allocation {
+            key,
+            address,
+            allocated_ns,
+            meta,
+        } = allocation;
+        if self.by_address.contains_key(&address) {
+            return; // Reading a checkpoint refuses duplicates; one that was made otherwise must not break the law.
+        }
+        let standing = standing(&key, &meta, address, kernel, now);
+        if let Standing::Unconfirmed { .. } = standing {
+            notes.push(RestoreNote::Unconfirmed {
+                key: key.clone(),
+                meta: meta.clone(),
+                address,
+            });
+        }
+        self.own(key, meta, standing, address, allocated_ns, kernel);
+    }
+
+    /// Pods that run and that no entry names.
+    fn take_kernel(&mut self, kernel: &KernelEvidence, notes: &mut Vec<RestoreNote>) {
+        for route in &kernel.pods {
+            if self.by_address.contains_key(&route.address) {
+                continue;
+            }
+            notes.push(RestoreNote::Rebuilt {
+                address: route.address,
+                host_veth: route.host_veth.clone(),
+            });
+            let standing = Standing::Rebuilt { superseded: None };
+            let meta = PodMeta {
+                interfaces: 1,
+                ..PodMeta::default()
+            };
+            self.own(
+                rebuilt_key(&route.host_veth),
+                meta,
+                standing,
+                route.address,
+                0,
+                kernel,
+            );
+        }
+    }
+
+    fn own(
+        &mut self,
+        key: PodKey,
+        meta: PodMeta,
+        standing: Standing,
+        address: IpAddr,
+        allocated_ns: i64,
+        kernel: &KernelEvidence,
+    ) {
+        let held = Held {
+            address,
+            eni: EniId(String::new()),
+            device: DeviceIndex(0),
+            card: CardIndex(0),
+            // Pods on the primary interface have no rule.
+            table: kernel.table_of(address).unwrap_or(MAIN_TABLE),
+            allocated_ns,
+        };
+        self.by_address.insert(address, key.clone());
+        let owner = self.owners.entry(key).or_insert_with(|| Owner {
+            meta,
+            held: Vec::new(),
+            standing,
+        });
+        owner.held.push(held);
+    }
+
+    /// Brings addresses and owners together.
+    fn settle_owned(&mut self, now: Now, notes: &mut Vec<RestoreNote>) {
+        let until = now.mono.plus(self.targets.cooldown);
+        let mut placed: Vec<(IpAddr, EniId)> = Vec::new();
+        for interface in self.interfaces.values_mut() {
+            for (at, a) in &mut interface.addresses {
+                if self.by_address.contains_key(&IpAddr::V4(*at)) {
+                    a.state = State::Owned;
+                    placed.push((IpAddr::V4(*at), interface.id.clone()));
+                } else if a.state == State::Owned {
+                    // Its owner gave it back, or is lost, at a time nobody wrote down.
+                    a.state = State::Cooling { until };
+                }
+            }
+        }
+        for (at, eni) in placed {
+            let Some(interface) = self.interfaces.get(&eni) else {
+                continue;
+            };
+            let (device, card, table) = (interface.device, interface.card, interface.table());
+            let owner = self.by_address.get(&at).and_then(|key| self.owners.get_mut(key));
+            for held in owner
+                .into_iter()
+                .flat_map(|o| &mut o.held)
+                .filter(|h| h.address == at)
+            {
+                (held.eni, held.device, held.card, held.table) = (eni.clone(), device, card, table);
+            }
+        }
+        for (key, owner) in &self.owners {
+            let orphans = owner.held.iter().filter(|h| h.eni.0.is_empty());
+            notes.extend(orphans.map(|h| RestoreNote::Orphan {
+                key: key.clone(),
+                address: h.address,
+            }));
+        }
+        let owned = &self.by_address;
+        self.limbo.retain(|at, _| !owned.contains_key(at));
+    }
+
+    /// Takes intents up again: creations with what they had achieved, releases and deletions as they were; what an
+    /// assignment achieved has to be asked.
+    fn settle_intents(&mut self, now: Now, notes: &mut Vec<RestoreNote>) {
+        let mut dropped: Vec<(IntentId, EniId)> = Vec::new();
+        let (interfaces, owners) = (&self.interfaces, &self.owners);
+        for (id, intent) in &mut self.intents {
+            let lived_on = |eni: &EniId| owners.values().any(|o| o.held.iter().any(|h| h.eni == *eni));
+            match &mut intent.what {
+                What::Create(create) => create.unsure = true,
+                What::Assign { eni, count } => {
+                    intent.what = What::Describe {
+                        eni: eni.clone(),
+                        unsure: *count,
+                    };
+                }
+                What::Release { eni, addresses } => {
+                    let leaves = |at: &std::net::Ipv4Addr| {
+                        let a = interfaces.get(eni).and_then(|i| i.addresses.get(at));
+                        a.is_some_and(|a| a.state != State::Owned)
+                    };
+                    addresses.retain(leaves);
+                    if addresses.is_empty() {
+                        dropped.push((*id, eni.clone()));
+                    }
+                }
+                What::Delete { eni } if lived_on(eni) => dropped.push((*id, eni.clone())),
+                What::Delete { .. } | What::Describe { .. } => {}
+            }
+            if let Phase::Running(_) = intent.phase {
+                intent.phase = Phase::Paused(now.mono);
+            }
+        }
+        for (id, eni) in dropped {
+            let what = What::Describe { eni, unsure: 0 };
+            let phase = Phase::Paused(now.mono);
+            self.intents.insert(
+                id,
+                Intent {
+                    what,
+                    since: now.mono,
+                    phase,
+                    trouble: None,
+                },
+            );
+        }
+        let intents = &self.intents;
+        for interface in self.interfaces.values_mut() {
+            settle_interface(interface, intents, now.mono);
+        }
+        notes.extend(
+            self.intents
+                .values()
+                .map(|i| RestoreNote::Resumed { what: i.title() }),
+        );
+    }
+}
+
+/// Makes an interface's states agree with the intents there are.
+fn settle_interface(
+    interface: &mut Interface,
+    intents: &std::collections::BTreeMap<IntentId, Intent>,
+    now: Mono,
+) {
+    let deletes = |by: &IntentId| matches!(intents.get(by).map(|i| &i.what), Some(What::Delete { .. }));
+    interface.deleting = interface.deleting.filter(deletes);
+    for a in interface.addresses.values_mut() {
+        if let State::Leaving { by } = a.state {
+            if !intents.contains_key(&by) {
+                a.state = State::Free { since: now };
+            }
+        }
+    }
+}
+
+/// Why a journal is not used.
+fn refused(journal: &Journal, identity: &Identity, checkpoint: Option<&Checkpoint>) -> Option<String> {
+    if journal.version != JOURNAL_VERSION {
+        return Some(format!(
+            "it is of version {}, this agent writes {JOURNAL_VERSION}",
+            journal.version
+        ));
+    }
+    if journal.instance_id != identity.instance_id {
+        return Some(format!(
+            "it is of instance {}, this is {}",
+            journal.instance_id, identity.instance_id
+        ));
+    }
+    if checkpoint.is_some_and(|c| !c.ours) {
+        return Some("another agent wrote the checkpoint since".to_owned());
+    }
+    None
+}
+
+/// How sure an entry of the checkpoint is.
+fn standing(key: &PodKey, meta: &PodMeta, address: IpAddr, kernel: &KernelEvidence, now: Now) -> Standing {
+    let shown = kernel.pods.iter().any(|r| r.address == address);
+    let by_veth = key.network == MIGRATED_NETWORK && key.if_name == UNKNOWN_INTERFACE;
+    // Link names are at most 15 characters long, container ids 64: an entry of ours for an owner rebuilt before.
+    if by_veth && meta.name.is_empty() && key.container_id.len() <= 15 {
+        return if shown || kernel.veths.contains(&key.container_id) {
+            Standing::Rebuilt { superseded: None }
+        } else {
+            Standing::Unconfirmed {
+                until: now.mono.plus(GRACE),
+            }
+        };
+    }
+    // Entries of agents before 1.11 name no pod: nothing says they are stale.
+    if shown || meta.name.is_empty() || meta.namespace.is_empty() || has_veth(meta, &kernel.veths) {
+        return Standing::Confirmed;
+    }
+    Standing::Unconfirmed {
+        until: now.mono.plus(GRACE),
+    }
+}

@@ -1,0 +1,185 @@
+//! What the operator wants of the pool, what the machine allows, and who the pool belongs to.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::CardIndex;
+
+/// How pods get their addresses. Only what this pool can do exists: see [`Mode::of`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Mode {
+    /// Each pod has a secondary IPv4 address of an interface.
+    #[default]
+    SecondaryIp,
+}
+
+impl Mode {
+    /// The mode the AWS VPC CNI's switches `ENABLE_PREFIX_DELEGATION` and `ENABLE_IPv6` ask for.
+    ///
+    /// # Errors
+    /// [`ConfigError::Mode`] for a mode this pool does not manage.
+    pub fn of(prefix_delegation: bool, ipv6: bool) -> Result<Self, ConfigError> {
+        match (prefix_delegation, ipv6) {
+            (false, false) => Ok(Self::SecondaryIp),
+            (_, true) => Err(ConfigError::Mode {
+                mode: "IPv6",
+                variable: "ENABLE_IPv6",
+            }),
+            (true, false) => Err(ConfigError::Mode {
+                mode: "prefix delegation",
+                variable: "ENABLE_PREFIX_DELEGATION",
+            }),
+        }
+    }
+}
+
+/// The pool cannot be built from this.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A mode that is not managed.
+    #[error("{mode} is not managed by this agent; unset {variable}")]
+    Mode {
+        /// For people.
+        mode: &'static str,
+        /// The variable that asked for it.
+        variable: &'static str,
+    },
+    /// The limits name no network card.
+    #[error("the instance limits name no network card; without its limits no interface can be planned")]
+    NoCard,
+    /// One pool manages one card.
+    #[error(
+        "the instance limits name {count} network cards to manage, but a pool manages one; pass the default card only"
+    )]
+    SeveralCards {
+        /// How many.
+        count: usize,
+    },
+    /// Interfaces without room for a pod's address.
+    #[error(
+        "{per_interface} IPv4 addresses an interface leave none for pods: the first is the interface's own"
+    )]
+    NoRoom {
+        /// `ipv4_per_interface`.
+        per_interface: u32,
+    },
+}
+
+/// What the pool aims at. Names and meaning are those of the AWS VPC CNI's environment variables.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Targets {
+    /// `WARM_ENI_TARGET`: this many interfaces' worth of free addresses; 0: grow when none is free. Without effect when
+    /// `warm_ip` or `minimum_ip` is set.
+    pub warm_eni: u32,
+    /// `WARM_IP_TARGET`: this many free addresses; `None` or 0: not set.
+    pub warm_ip: Option<u32>,
+    /// `MINIMUM_IP_TARGET`: at least this many addresses in all; `None` or 0: not set.
+    pub minimum_ip: Option<u32>,
+    /// `WARM_PREFIX_TARGET`. Means something with prefixes only, as in the original.
+    pub warm_prefix: Option<u32>,
+    /// `MAX_ENI`: no more interfaces than this; counts only if at least 1 and below the instance's limit.
+    pub max_eni: Option<u32>,
+    /// The kubelet's `max-pods`: at this many addresses the pool stops growing. It never makes it shrink.
+    pub max_pods: u32,
+    /// `IP_COOLDOWN_PERIOD`: an address a pod gave back is given to nobody for this long.
+    pub cooldown: Duration,
+    /// How pods get their addresses.
+    pub mode: Mode,
+    /// False (`DISABLE_NETWORK_RESOURCE_PROVISIONING`, or the agent is stopping): the pool neither grows nor shrinks.
+    pub provisioning: bool,
+    /// How long an ADD may wait; the executor makes the deadline of `PodWants` from it.
+    pub pod_wait: Duration,
+}
+
+impl Default for Targets {
+    /// The defaults the AWS VPC CNI ships.
+    fn default() -> Self {
+        Self {
+            warm_eni: 1,
+            warm_ip: None,
+            minimum_ip: None,
+            warm_prefix: None,
+            max_eni: None,
+            max_pods: 110,
+            cooldown: Duration::from_secs(30),
+            mode: Mode::SecondaryIp,
+            provisioning: true,
+            pod_wait: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Targets {
+    /// `WARM_IP_TARGET` and `MINIMUM_IP_TARGET` when either is set; the unset one counts 0.
+    #[must_use]
+    pub fn ip_targets(&self) -> Option<(u32, u32)> {
+        let (warm, minimum) = (self.warm_ip.unwrap_or(0), self.minimum_ip.unwrap_or(0));
+        (warm != 0 || minimum != 0).then_some((warm, minimum))
+    }
+}
+
+/// A network card.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct CardLimits {
+    /// Its index.
+    pub card: CardIndex,
+    /// How many interfaces it takes, the primary one counted.
+    pub interfaces: u32,
+}
+
+/// What the instance type allows.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Limits {
+    /// The card this pool manages: exactly one. Interfaces on other cards are left alone.
+    pub cards: Vec<CardLimits>,
+    /// IPv4 addresses an interface holds, its own included; a /28 prefix takes the room of one.
+    pub ipv4_per_interface: u32,
+}
+
+impl Limits {
+    /// Addresses for pods an interface holds.
+    #[must_use]
+    pub fn per_eni(&self) -> u32 {
+        self.ipv4_per_interface.saturating_sub(1)
+    }
+
+    /// The managed card.
+    pub(crate) fn card(&self) -> CardLimits {
+        self.cards.first().copied().unwrap_or_default()
+    }
+
+    /// Interfaces the managed card may have under `targets`.
+    #[must_use]
+    pub fn max_interfaces(&self, targets: &Targets) -> u32 {
+        let limit = self.card().interfaces;
+        match targets.max_eni {
+            Some(max) if max >= 1 => limit.min(max),
+            _ => limit,
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        match self.cards.len() {
+            0 => Err(ConfigError::NoCard),
+            1 if self.ipv4_per_interface < 2 => Err(ConfigError::NoRoom {
+                per_interface: self.ipv4_per_interface,
+            }),
+            1 => Ok(()),
+            count => Err(ConfigError::SeveralCards { count }),
+        }
+    }
+}
+
+/// Whose pool it is.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Identity {
+    /// `i-…`. A journal of another instance (a cloned disk) is not used.
+    pub instance_id: String,
+    /// Makes client tokens differ from those of an earlier life whose journal was lost. Tokens that are in the journal
+    /// are kept as they are.
+    pub token_salt: String,
+    /// The kernel's `boot_id`. A [`crate::Mono`] means nothing in another boot.
+    pub boot_id: String,
+}
