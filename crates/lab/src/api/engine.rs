@@ -1,7 +1,7 @@
 //! The VPC in real time: one lock, one clock, and a bell that rings when the fabric has to follow.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
@@ -23,9 +23,13 @@ struct Shared {
 }
 
 impl Engine {
-    /// Starts the VPC's clock now.
+    /// Starts the VPC's clock now; from here on the timestamps in its answers are the wall clock's.
     #[must_use]
-    pub fn new(vpc: Vpc) -> Self {
+    pub fn new(mut vpc: Vpc) -> Self {
+        let unix = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        vpc.set_epoch(unix.as_secs());
         let (fabric, _) = watch::channel(vpc.fabric_generation());
         Self {
             shared: Arc::new(Shared {

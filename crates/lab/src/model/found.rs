@@ -112,6 +112,18 @@ impl Vpc {
             .map(|s| &s.id)
     }
 
+    /// A group by its id.
+    #[must_use]
+    pub fn group(&self, id: &GroupId) -> Option<&Group> {
+        self.groups.get(id).map(|g| &**g)
+    }
+
+    /// A subnet by its id.
+    #[must_use]
+    pub fn subnet_of(&self, id: &SubnetId) -> Option<&Subnet> {
+        self.subnets.get(id).map(|s| &**s)
+    }
+
     /// All tags of something by its id; `None`: no such thing can be tagged.
     pub(crate) fn tags_of(&self, resource: &str) -> Option<Tags> {
         let interface = || self.interfaces.get(&resource.into()).map(|i| i.tags.clone());

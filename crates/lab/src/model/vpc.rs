@@ -374,6 +374,11 @@ impl Vpc {
         self.config.timing = timing;
     }
 
+    /// Says which Unix time in seconds the lab's time began at, for the timestamps in answers.
+    pub const fn set_epoch(&mut self, unix: u64) {
+        self.config.epoch = unix;
+    }
+
     /// The VPC's id.
     #[must_use]
     pub const fn id(&self) -> &VpcId {
