@@ -25,7 +25,7 @@ pub enum Ask {
         /// Of this node.
         node: String,
     },
-    /// Start an instance. → its name.
+    /// Start an instance. → its name, and whether an agent was started.
     NodeAdd {
         /// Its name; `None`: the next free `node-N`.
         name: Option<String>,
@@ -33,7 +33,7 @@ pub enum Ask {
         instance_type: Option<String>,
         /// Name or id of its subnet; `None`: by turns.
         subnet: Option<String>,
-        /// Start its agent, too.
+        /// Start its agent, too, if the lab was started with agents.
         agent: bool,
     },
     /// Terminate an instance, and all that runs on it.
@@ -71,6 +71,11 @@ pub enum Ask {
     Drops {
         /// As for calls.
         since_ms: u64,
+    },
+    /// Make an EC2 call as the lab's administrator. → EC2's XML.
+    Ec2 {
+        /// Its parameters, `Action` among them.
+        parameters: Vec<(String, String)>,
     },
     /// Set how many hops an IMDS token answer travels. → what it was.
     HopLimit {

@@ -77,6 +77,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make an EC2 call as the lab's administrator and print EC2's XML
+    Ec2 {
+        /// DescribeNetworkInterfaces, CreateNetworkInterface, …
+        action: String,
+        /// Parameters as in the Query API: SubnetId=subnet-…, PrivateIpAddress.1=10.0.0.9
+        #[arg(value_name = "NAME=VALUE")]
+        parameters: Vec<String>,
+    },
     /// Make calls fail, hang, lag or lose their answers
     Fault {
         #[command(subcommand)]
@@ -178,6 +186,7 @@ fn run(line: Line) -> Result<ExitCode, LabError> {
         Command::Pod { action } => return pod::run(&dir, action),
         Command::Exec { place, command } => show::exec(&dir, &place, &command)?,
         Command::Check { json } => return show::check(&dir, json),
+        Command::Ec2 { action, parameters } => show::ec2(&dir, &action, &parameters)?,
         Command::Fault { action } => fault::run(&dir, action)?,
         Command::Calls { json, since } => show::calls(&dir, json, since)?,
         Command::Drops { json, since } => show::drops(&dir, json, since)?,

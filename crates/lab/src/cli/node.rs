@@ -30,7 +30,7 @@ pub(super) enum Command {
         /// Name or id of its subnet [default: by turns]
         #[arg(long)]
         subnet: Option<String>,
-        /// Start no agent on it
+        /// Start no agent on it, though the lab was started with agents
         #[arg(long)]
         no_agent: bool,
     },
@@ -46,8 +46,8 @@ pub(super) fn run(dir: &Dir, command: Command) -> Result<(), LabError> {
     match command {
         Command::Add { name, instance_type, subnet, no_agent } => {
             let ask = Ask::NodeAdd { name, instance_type, subnet, agent: !no_agent };
-            let name: String = control::ask(dir, &ask)?;
-            if !no_agent {
+            let (name, agent): (String, bool) = control::ask(dir, &ask)?;
+            if agent {
                 wait_serving(dir, &name, START_LIMIT)?;
             }
             println!("{name} is up.");

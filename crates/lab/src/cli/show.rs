@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{need_root, picture, print_json};
 use crate::check::{self, Report};
 use crate::control::{self, Ask, NodeEnv, Status};
+use crate::daemon::options::pair;
 use crate::error::LabError;
 use crate::fabric::DroppedPacket;
 use crate::fabric::netns::Place;
@@ -95,6 +96,16 @@ pub(super) fn print_report(report: &Report) {
         println!("… and {} more: see 'check --json'", report.failures.len() - SHOWN);
     }
     println!("{} checks, {} failed, in {:.1} s", report.checks, report.failed, report.seconds);
+}
+
+pub(super) fn ec2(dir: &Dir, action: &str, parameters: &[String]) -> Result<(), LabError> {
+    let mut all = vec![("Action".to_owned(), action.to_owned())];
+    for text in parameters {
+        all.push(pair(text)?);
+    }
+    let xml: String = control::ask(dir, &Ask::Ec2 { parameters: all })?;
+    println!("{xml}");
+    Ok(())
 }
 
 pub(super) fn calls(dir: &Dir, json: bool, since_ms: u64) -> Result<(), LabError> {

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{down, need_root, node};
 use crate::control::{self, Ask, Status};
-use crate::daemon::options::{Options, program};
+use crate::daemon::options::{Options, program, program_path};
 use crate::error::LabError;
 use crate::process::Process;
 use crate::state::{Dir, Records};
@@ -37,7 +37,7 @@ pub(super) fn run(dir: &Dir, options: &Options) -> Result<(), LabError> {
 
 /// How to call this program for this lab again.
 fn lab_command(dir: &Dir) -> String {
-    if dir.path() == PathBuf::from("/run/vpcnet-lab") || std::env::var_os("VPCNET_LAB_DIR").is_some() {
+    if dir.path() == Path::new("/run/vpcnet-lab") || std::env::var_os("VPCNET_LAB_DIR").is_some() {
         "vpcnet lab".to_owned()
     } else {
         format!("vpcnet lab --dir {}", dir.path().display())
@@ -48,11 +48,9 @@ fn lab_command(dir: &Dir) -> String {
 pub(super) fn start(dir: &Dir, options: &Options) -> Result<(), LabError> {
     need_root()?;
     tool::check_present()?;
-    let agent = match program("vpcnetd", "VPCNETD") {
-        Err(e) if !options.no_agent => return Err(e),
-        // Only needed when an agent is started, which will say that it is missing.
-        other => other.unwrap_or_else(|_| PathBuf::from("vpcnetd")),
-    };
+    // Without agents it is only needed when one is started, which will say that it is missing.
+    let find = if options.no_agent { program_path } else { program };
+    let agent = find("vpcnetd", "VPCNETD")?;
     if let Some(made) = Records::load(dir)? {
         if let Some(daemon) = made.daemon.filter(Process::alive) {
             return Err(LabError::AlreadyUp { dir: dir.path().to_owned(), pid: daemon.pid });
@@ -68,7 +66,7 @@ pub(super) fn start(dir: &Dir, options: &Options) -> Result<(), LabError> {
     started
 }
 
-fn spawn(dir: &Dir, options: &Options, agent: &std::path::Path) -> Result<(), LabError> {
+fn spawn(dir: &Dir, options: &Options, agent: &Path) -> Result<(), LabError> {
     let log = dir.log().join("lab.log");
     let file = fs::File::create(&log).map_err(LabError::file("create", &log))?;
     let seed = options.seed.unwrap_or_else(|| {

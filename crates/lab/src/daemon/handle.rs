@@ -11,7 +11,7 @@ use super::agents::Agents;
 use super::network::Network;
 use super::options;
 use super::{EC2, IMDS};
-use crate::api::Engine;
+use crate::api::{Engine, operator_call};
 use crate::control::{
     AgentAction, Ask, InterfaceStatus, NodeEnv, NodeStatus, Outside, Status, SubnetStatus,
 };
@@ -35,6 +35,8 @@ pub(crate) struct Daemon {
     pub(crate) dir: Dir,
     pub(crate) ec2_port: u16,
     pub(crate) instance_type: String,
+    /// Whether nodes get an agent when they start.
+    pub(crate) with_agents: bool,
     /// For every agent.
     pub(crate) env: Vec<(String, String)>,
 }
@@ -84,6 +86,9 @@ impl Daemon {
                     }
                 }
                 value(&drops)
+            }
+            Ask::Ec2 { parameters } => {
+                value(&operator_call(&self.engine, &parameters).await.map_err(refused)?)
             }
             Ask::HopLimit { node, hops } => {
                 let (node, _) = self.find(&node)?;
@@ -225,11 +230,12 @@ impl Daemon {
         let spec = NodeSpec { subnet, ..NodeSpec::new(&name, &instance_type) };
         let id = self.engine.with(|vpc, now| vpc.run_instance(now, &spec)).map_err(refused)?;
         self.wait("the node's start", || self.network.nodes().contains_key(&id)).await?;
+        let agent = agent && self.with_agents;
         if agent {
             let (_, place) = self.find(&name)?;
             self.start_agent(&name, &place, &[])?;
         }
-        value(&name)
+        value(&(name, agent))
     }
 
     async fn node_remove(&self, name: &str) -> Result<Value, LabError> {

@@ -87,6 +87,7 @@ async fn serve(dir: &Dir, options: &Options, agent: &Path) -> Result<(), LabErro
         dir: dir.clone(),
         ec2_port,
         instance_type: options.instance_type.clone(),
+        with_agents: !options.no_agent,
         env: env?,
     });
     let control = dir.control();

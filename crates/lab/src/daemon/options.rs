@@ -119,14 +119,7 @@ pub fn pair(text: &str) -> Result<(String, String), LabError> {
 /// # Errors
 /// [`LabError::Usage`] that says where it was looked for and how to name another place.
 pub fn program(name: &str, variable: &str) -> Result<PathBuf, LabError> {
-    let found = match std::env::var_os(variable) {
-        Some(path) => PathBuf::from(path),
-        None => {
-            let own = std::env::current_exe().map_err(LabError::file("find", "this program"))?;
-            own.with_file_name(name)
-        }
-    };
-    let found = std::path::absolute(&found).map_err(LabError::file("find", &found))?;
+    let found = program_path(name, variable)?;
     if found.is_file() {
         return Ok(found);
     }
@@ -134,6 +127,21 @@ pub fn program(name: &str, variable: &str) -> Result<PathBuf, LabError> {
         "{name} is not at {}: build it ('make build'), or name it in {variable}",
         found.display()
     )))
+}
+
+/// Where [`program`] looks, whether it is there or not.
+///
+/// # Errors
+/// [`LabError::File`] when this program's own place cannot be told.
+pub fn program_path(name: &str, variable: &str) -> Result<PathBuf, LabError> {
+    let found = match std::env::var_os(variable) {
+        Some(path) => PathBuf::from(path),
+        None => {
+            let own = std::env::current_exe().map_err(LabError::file("find", "this program"))?;
+            own.with_file_name(name)
+        }
+    };
+    std::path::absolute(&found).map_err(LabError::file("find", &found))
 }
 
 #[cfg(test)]
