@@ -80,10 +80,6 @@ impl Block {
         }
         block
     }
-
-    pub(crate) fn holds(&self, now: Mono) -> bool {
-        self.until > now
-    }
 }
 
 /// `first` doubled with each failure after the first, `max` at most.

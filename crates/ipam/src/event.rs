@@ -176,7 +176,8 @@ pub enum Event {
         /// Who says so.
         evidence: Evidence,
     },
-    /// All interfaces `evidence` lists have been reported; those it did not list are worth a `Describe`.
+    /// All interfaces `evidence` lists have been reported; those it did not list are worth a `Describe`. A pool that
+    /// was not restored from a journal plans nothing before this: it would ask for what it is about to be shown.
     InterfacesListed {
         /// The whole list.
         ids: Vec<EniId>,
@@ -217,7 +218,8 @@ pub enum Event {
         /// `AvailableIpAddressCount`.
         free_addresses: u32,
     },
-    /// The checkpoint could not be written: what `keys` were just given is taken back, their callers refused.
+    /// The checkpoint could not be written: what `keys` were just given is taken back, what `released` gave up is theirs
+    /// again. The executor refuses their callers, whose answers it has not sent. Fed before any other event.
     CheckpointFailed {
         /// Owners added since the last good checkpoint.
         keys: Vec<PodKey>,
@@ -226,9 +228,10 @@ pub enum Event {
         /// Why.
         message: String,
     },
-    /// The host veth of an owner that could not be confirmed at start was seen, or was found missing for good.
+    /// The host veths there are now: confirms owners that could not be confirmed at start, and puts those in doubt that
+    /// are known by their veth only.
     VethSeen {
-        /// Host names of all veths of pods that exist.
+        /// Host names of all links that may be a pod's, not only of new ones.
         names: Vec<String>,
     },
     /// Time went by.

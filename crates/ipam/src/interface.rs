@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,9 @@ use crate::ids::{CardIndex, DeviceIndex, EniId, PodKey, PodMeta, SubnetId};
 use crate::intent::IntentId;
 use crate::names::route_table;
 use crate::time::Mono;
+
+/// How long after a pod gave an address back, and its cool-down ended, it is kept from EC2.
+const UNDO: Duration = Duration::from_secs(1);
 
 /// What may be done with an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -81,6 +85,17 @@ impl Address {
             State::Cooling { until } if until > now => Some(until),
             _ => None,
         }
+    }
+
+    /// Until when it is not given back to EC2, if that lies ahead: its cool-down, and a moment more when a pod had it, so
+    /// that a release that could not be written down can be undone.
+    pub(crate) fn rests_until(&self, now: Mono) -> Option<Mono> {
+        let at = match self.state {
+            State::Free { since } if self.last.is_some() => since.plus(UNDO),
+            State::Cooling { until } => until.plus(UNDO),
+            _ => return None,
+        };
+        Some(at).filter(|at| *at > now)
     }
 
     /// Is it part of the pool, whoever has it? One that is on its way out is not.

@@ -139,8 +139,10 @@ impl Pool {
             What::Create(create) => self.create_failed(now, id, create, failure, out),
             What::Assign { eni, count } => self.assign_failed(now, id, eni, count, failure),
             What::Release { eni, .. } => self.release_failed(now, id, eni, failure),
-            What::Delete { eni } if failure.class == FailureClass::Gone => self.forget(now, &eni),
-            What::Describe { eni, .. } if failure.class == FailureClass::Gone => self.forget(now, &eni),
+            What::Delete { eni } | What::Describe { eni, .. } if failure.class == FailureClass::Gone => {
+                self.intents.remove(&id);
+                self.forget(now, &eni);
+            }
             What::Delete { .. } => self.pause(now, id, failure, true),
             What::Describe { .. } => {
                 self.pause(now, id, failure, true);

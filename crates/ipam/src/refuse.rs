@@ -45,23 +45,15 @@ impl Pool {
         let mut supply = self.supply(now.mono).into_iter().peekable();
         let mut taken = 0_u32;
         let mut hopeless = Vec::new();
-        let mut causes = Vec::new();
         for (turn, wait) in &self.waiting {
             while supply.next_if(|(_, brings)| taken >= *brings).is_some() {
                 taken = 0;
             }
-            let refusal = why(self, wait, now.mono);
             match supply.peek() {
                 Some((at, _)) if *at <= wait.deadline() => {
                     taken = taken.saturating_add(1);
-                    causes.push((*turn, refusal.cause));
                 }
-                _ => hopeless.push((*turn, refusal)),
-            }
-        }
-        for (turn, cause) in causes {
-            if let Some(wait) = self.waiting.get_mut(&turn) {
-                wait.cause = cause;
+                _ => hopeless.push((*turn, why(self, wait, now.mono))),
             }
         }
         let any = !hopeless.is_empty();
@@ -72,6 +64,15 @@ impl Pool {
                     answer: Answer::Refused(refusal.clone()),
                 });
             }
+        }
+        // The same for all of them: it is the pool that lacks something.
+        if let Some(cause) = self
+            .waiting
+            .values()
+            .next()
+            .map(|wait| why(self, wait, now.mono).cause)
+        {
+            self.waiting.values_mut().for_each(|wait| wait.cause = cause);
         }
         any
     }

@@ -7,7 +7,7 @@ use super::{Plan, Step, count};
 use crate::arithmetic;
 use crate::event::InterfaceKind;
 use crate::intent::{Intent, Phase, What};
-use crate::interface::{Interface, State};
+use crate::interface::{Address, Interface, State};
 use crate::pool::Pool;
 use crate::time::Mono;
 
@@ -118,7 +118,7 @@ fn addresses(pool: &Pool, now: Mono, over: u32, plan: &mut Plan, explained: bool
     };
     let some_idle = places
         .iter()
-        .any(|i| i.addresses.values().any(|a| a.idle_since(now).is_some()));
+        .any(|i| i.addresses.values().any(|a| releasable(a, now)));
     let cool_at = places
         .iter()
         .flat_map(|i| i.addresses.values().filter_map(|a| a.cooling_until(now)))
@@ -147,6 +147,10 @@ fn addresses(pool: &Pool, now: Mono, over: u32, plan: &mut Plan, explained: bool
             });
         }
     }
+}
+
+fn releasable(a: &Address, now: Mono) -> bool {
+    a.idle_since(now).is_some() && a.rests_until(now).is_none()
 }
 
 fn secs(at: Mono, now: Mono) -> u64 {
