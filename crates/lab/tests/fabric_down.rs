@@ -13,14 +13,23 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// Processes of the lab: daemon and holders.
 fn processes(lab: &Lab) -> Vec<i64> {
-    let state: serde_json::Value = serde_json::from_slice(&std::fs::read(lab.dir.join("state.json")).unwrap()).unwrap();
+    let state: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(lab.dir.join("state.json")).unwrap()).unwrap();
     let mut pids = vec![state["daemon"]["pid"].as_i64().unwrap()];
-    pids.extend(state["processes"].as_array().unwrap().iter().map(|p| p[1]["pid"].as_i64().unwrap()));
+    pids.extend(
+        state["processes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|p| p[1]["pid"].as_i64().unwrap()),
+    );
     pids
 }
 
 fn namespaces(lab: &Lab) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir("/run/netns") else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/run/netns") else {
+        return Vec::new();
+    };
     let names = entries.flatten().map(|e| e.file_name().into_string().unwrap());
     names.filter(|name| name.starts_with(&lab.base())).collect()
 }
@@ -33,10 +42,15 @@ fn assert_nothing_left(lab: &Lab, processes: &[i64]) {
     assert_eq!(namespaces(lab), Vec::<String>::new());
     assert!(!lab.dir.exists(), "the state directory is still there");
     // A killed child of another process is a zombie until that one looks; these are the daemon's or init's.
-    eventually("all processes are gone", || processes.iter().all(|pid| !exists(*pid) || is_zombie(*pid)));
+    eventually("all processes are gone", || {
+        processes.iter().all(|pid| !exists(*pid) || is_zombie(*pid))
+    });
     let links = Command::new("ip").args(["-o", "link"]).output().unwrap();
     let links = String::from_utf8(links.stdout).unwrap();
-    assert!(!links.contains("internet@") && !links.contains("peer@"), "a link came back to the machine: {links}");
+    assert!(
+        !links.contains("internet@") && !links.contains("peer@"),
+        "a link came back to the machine: {links}"
+    );
 }
 
 fn is_zombie(pid: i64) -> bool {
@@ -59,7 +73,10 @@ fn down_removes_everything_with_processes_still_inside() {
     lab.ok(&["down"]);
     inside.wait().unwrap();
     assert_nothing_left(&lab, &all);
-    assert!(lab.ok(&["down"]).contains("No lab is up"), "a second down finds nothing");
+    assert!(
+        lab.ok(&["down"]).contains("No lab is up"),
+        "a second down finds nothing"
+    );
 }
 
 #[test]
@@ -68,10 +85,15 @@ fn down_removes_everything_after_the_daemon_was_killed() {
     lab.attach("node-2");
     let all = processes(&lab);
     kill_9(all[0]);
-    eventually("the nodes' holders end with the daemon", || all.iter().all(|p| !exists(*p) || is_zombie(*p)));
+    eventually("the nodes' holders end with the daemon", || {
+        all.iter().all(|p| !exists(*p) || is_zombie(*p))
+    });
     let status = lab.run(&["status"]);
     assert!(!status.status.success());
-    assert!(String::from_utf8(status.stderr).unwrap().contains("down"), "it says what to do");
+    assert!(
+        String::from_utf8(status.stderr).unwrap().contains("down"),
+        "it says what to do"
+    );
     lab.ok(&["down"]);
     assert_nothing_left(&lab, &all);
 }
@@ -82,8 +104,10 @@ fn a_daemon_killed_while_it_makes_things_leaves_nothing_that_down_does_not_find(
         let lab = Lab::up(&["--nodes", "0"]);
         let daemon = processes(&lab)[0];
         std::thread::scope(|scope| {
-            scope.spawn(|| for _ in 0..3 {
-                lab.run(&["node", "add"]);
+            scope.spawn(|| {
+                for _ in 0..3 {
+                    lab.run(&["node", "add"]);
+                }
             });
             std::thread::sleep(std::time::Duration::from_millis(delay_ms));
             kill_9(daemon);
@@ -120,7 +144,10 @@ fn a_node_comes_and_goes() {
     lab.ok(&["node", "add", "--subnet", "subnet-b"]);
     let added = lab.node("node-3");
     assert!(added["primary"].as_str().unwrap().starts_with("10.0."));
-    assert_eq!(lab.json(&["check", "--json"])["kinds"]["node-to-node"]["failed"], 0);
+    assert_eq!(
+        lab.json(&["check", "--json"])["kinds"]["node-to-node"]["failed"],
+        0
+    );
     lab.ok(&["node", "remove", "node-3"]);
     assert!(!namespaces(&lab).contains(&format!("{}-node-3", lab.base())));
     assert!(!exists(added["holder"].as_i64().unwrap()) || is_zombie(added["holder"].as_i64().unwrap()));
@@ -131,11 +158,21 @@ fn a_node_comes_and_goes() {
 fn a_node_has_its_own_agent_directory_and_leaves_the_machines_alone() {
     let lab = Lab::up(&[]);
     let before = Path::new("/run/aws-node").exists();
-    lab.sh("node-1", "echo mine > /var/run/aws-node/ipam.json; echo log > /var/log/aws-routed-eni/x.log");
+    lab.sh(
+        "node-1",
+        "echo mine > /var/run/aws-node/ipam.json; echo log > /var/log/aws-routed-eni/x.log",
+    );
     assert_eq!(lab.sh("node-2", "ls /run/aws-node"), "");
     assert_eq!(lab.sh("node-1", "cat /run/aws-node/ipam.json"), "mine\n");
-    assert_eq!(Path::new("/run/aws-node").exists(), before, "the machine got a directory");
-    assert_eq!(std::fs::read_to_string(lab.dir.join("log/node-1/x.log")).unwrap(), "log\n");
+    assert_eq!(
+        Path::new("/run/aws-node").exists(),
+        before,
+        "the machine got a directory"
+    );
+    assert_eq!(
+        std::fs::read_to_string(lab.dir.join("log/node-1/x.log")).unwrap(),
+        "log\n"
+    );
     assert_eq!(lab.sh("node-1", "ls /sys/class/net"), "eth0\nlo\n");
 }
 
@@ -145,10 +182,23 @@ fn without_root_it_says_what_it_would_change_and_why() {
     // Where nobody may read the build's directory, the program could not even start.
     let program = temp.path().join("vpcnet-lab");
     std::fs::copy(env!("CARGO_BIN_EXE_vpcnet-lab"), &program).unwrap();
-    Command::new("chmod").arg("-R").arg("a+rx").arg(temp.path()).status().unwrap();
-    let output = Command::new(&program).args(["--dir", "/tmp/nowhere-lab", "up"]).uid(65534).gid(65534).output().unwrap();
+    Command::new("chmod")
+        .arg("-R")
+        .arg("a+rx")
+        .arg(temp.path())
+        .status()
+        .unwrap();
+    let output = Command::new(&program)
+        .args(["--dir", "/tmp/nowhere-lab", "up"])
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1));
     let words = String::from_utf8(output.stderr).unwrap();
-    assert!(words.contains("needs root") && words.contains("namespaces") && words.contains("not touched"), "{words}");
+    assert!(
+        words.contains("needs root") && words.contains("namespaces") && words.contains("not touched"),
+        "{words}"
+    );
     assert!(!Path::new("/tmp/nowhere-lab").exists());
 }

@@ -38,7 +38,10 @@ fn token(place: &Place) -> Option<String> {
 
 fn hop_limit(lab: &Lab, hops: u32) {
     let instance = lab.node("node-1")["instance"].as_str().unwrap().to_owned();
-    let parameters = [format!("InstanceId={instance}"), format!("HttpPutResponseHopLimit={hops}")];
+    let parameters = [
+        format!("InstanceId={instance}"),
+        format!("HttpPutResponseHopLimit={hops}"),
+    ];
     lab.ec2("ModifyInstanceMetadataOptions", &[&parameters[0], &parameters[1]]);
 }
 

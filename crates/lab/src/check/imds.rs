@@ -44,9 +44,14 @@ pub(crate) fn no_token(endpoint: &Endpoint) -> Result<(), String> {
     }
 }
 
-fn inside<T: Send>(endpoint: &Endpoint, work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
+fn inside<T: Send>(
+    endpoint: &Endpoint,
+    work: impl FnOnce() -> Result<T, String> + Send,
+) -> Result<T, String> {
     let place = Place::named(&endpoint.namespace).map_err(|e| e.to_string())?;
-    place.run(|| work().map_err(LabError::Refused)).map_err(|e| e.to_string())
+    place
+        .run(|| work().map_err(LabError::Refused))
+        .map_err(|e| e.to_string())
 }
 
 fn token(limit: Duration) -> Result<String, String> {
@@ -60,7 +65,8 @@ fn token(limit: Duration) -> Result<String, String> {
 
 /// One request; the body of a 200.
 fn exchange(request: &str, limit: Duration) -> Result<String, String> {
-    let mut stream = TcpStream::connect_timeout(&IMDS.into(), PATIENCE).map_err(|e| format!("cannot connect: {e}"))?;
+    let mut stream =
+        TcpStream::connect_timeout(&IMDS.into(), PATIENCE).map_err(|e| format!("cannot connect: {e}"))?;
     let mut answer = Vec::new();
     let talk = stream
         .set_read_timeout(Some(limit))
@@ -70,7 +76,9 @@ fn exchange(request: &str, limit: Duration) -> Result<String, String> {
     match text.split_once("\r\n\r\n") {
         Some((head, body)) if head.split(' ').nth(1) == Some("200") => Ok(body.trim().to_owned()),
         Some((head, _)) => Err(head.lines().next().unwrap_or_default().to_owned()),
-        None => Err(talk.err().map_or_else(|| "no answer: closed".to_owned(), |e| format!("no answer: {e}"))),
+        None => Err(talk
+            .err()
+            .map_or_else(|| "no answer: closed".to_owned(), |e| format!("no answer: {e}"))),
     }
 }
 
@@ -82,7 +90,9 @@ fn read_all(stream: &mut TcpStream, answer: &mut Vec<u8>) -> io::Result<()> {
         answer.extend_from_slice(buffer.get(..n).unwrap_or_default());
         let text = String::from_utf8_lossy(answer).to_ascii_lowercase();
         let complete = text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
-            let length = head.lines().find_map(|l| l.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+            let length = head
+                .lines()
+                .find_map(|l| l.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
             length.is_some_and(|l| body.len() >= l)
         });
         if n == 0 || complete {

@@ -97,25 +97,50 @@ pub fn run(dir: &Dir) -> Result<Report, LabError> {
         forbidden(dir, &status, &endpoints, &seen, &mut report)
     })?;
     for fault in &status.model_faults {
-        let failure = named("model", "the lab", "its own rules", "all hold".to_owned(), fault.clone());
+        let failure = named(
+            "model",
+            "the lab",
+            "its own rules",
+            "all hold".to_owned(),
+            fault.clone(),
+        );
         report.note("model", Err(failure));
     }
+    report
+        .failures
+        .sort_by(|a, b| (&a.kind, &a.from, &a.to).cmp(&(&b.kind, &b.from, &b.to)));
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
 }
 
 fn named(kind: &str, from: &str, to: &str, expected: String, got: String) -> Failure {
-    Failure { kind: kind.to_owned(), from: from.to_owned(), to: to.to_owned(), expected, got }
+    Failure {
+        kind: kind.to_owned(),
+        from: from.to_owned(),
+        to: to.to_owned(),
+        expected,
+        got,
+    }
 }
 
 /// A few descriptors for each endpoint; the usual soft limit of 1024 would end at some hundred pods.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    );
 }
 
 fn endpoints(status: &Status, pods: &[Pod], report: &mut Report) -> Vec<Endpoint> {
-    let mut all: Vec<Endpoint> = status.nodes.iter().filter_map(|n| node_endpoint(status, n)).collect();
+    let mut all: Vec<Endpoint> = status
+        .nodes
+        .iter()
+        .filter_map(|n| node_endpoint(status, n))
+        .collect();
     let outside = |name: &str, o: &control::Outside, kind| Endpoint {
         name: name.to_owned(),
         address: o.host,
@@ -130,29 +155,63 @@ fn endpoints(status: &Status, pods: &[Pod], report: &mut Report) -> Vec<Endpoint
         let node = all.iter().take(nodes).position(|e| e.name == pod.node);
         let (Some(address), Some(node)) = (pod.address, node) else {
             let why = "it has no address or its node is gone".to_owned();
-            report.note("pod-address", Err(named("pod-address", &name, &pod.node, "an address".to_owned(), why)));
+            report.note(
+                "pod-address",
+                Err(named(
+                    "pod-address",
+                    &name,
+                    &pod.node,
+                    "an address".to_owned(),
+                    why,
+                )),
+            );
             continue;
         };
         let owner = status.nodes.iter().find(|n| n.name == pod.node).and_then(|n| {
-            n.interfaces.iter().find(|i| i.addresses.iter().any(|net| net.contains(&address)))
+            n.interfaces
+                .iter()
+                .find(|i| i.addresses.iter().any(|net| net.contains(&address)))
         });
         // Whoever gave the pod an address that its node does not own made the fault all others would follow from.
         let owned = owner.map(|_| ()).ok_or_else(|| {
             let expected = format!("{address} belongs to an interface of the node");
-            named("pod-address", &name, &pod.node, expected, "no interface owns it".to_owned())
+            named(
+                "pod-address",
+                &name,
+                &pod.node,
+                expected,
+                "no interface owns it".to_owned(),
+            )
         });
         report.note("pod-address", owned);
-        let kind = Kind::Pod { node, device: owner.map(|o| o.device) };
-        all.push(Endpoint { name, address, namespace: pod.netns.clone(), kind });
+        let kind = Kind::Pod {
+            node,
+            device: owner.map(|o| o.device),
+        };
+        all.push(Endpoint {
+            name,
+            address,
+            namespace: pod.netns.clone(),
+            kind,
+        });
     }
     all
 }
 
 fn node_endpoint(status: &Status, node: &NodeStatus) -> Option<Endpoint> {
     let subnet = status.subnets.iter().find(|s| s.id == node.subnet)?;
-    let (public, seen_as) = if subnet.public { (node.public, node.public) } else { (None, Some(status.nat_public)) };
+    let (public, seen_as) = if subnet.public {
+        (node.public, node.public)
+    } else {
+        (None, Some(status.nat_public))
+    };
     let kind = Kind::Node { public, seen_as };
-    Some(Endpoint { name: node.name.clone(), address: node.primary?, namespace: node.namespace.clone(), kind })
+    Some(Endpoint {
+        name: node.name.clone(),
+        address: node.primary?,
+        namespace: node.namespace.clone(),
+        kind,
+    })
 }
 
 /// Runs `work` while every endpoint answers.
@@ -170,7 +229,10 @@ fn with_responders(
             scope.spawn(move || wire::respond(index, endpoint, stop_flag, seen, &ready));
         }
         drop(ready);
-        let listening = readies.iter().take(endpoints.len()).collect::<Result<Vec<()>, LabError>>();
+        let listening = readies
+            .iter()
+            .take(endpoints.len())
+            .collect::<Result<Vec<()>, LabError>>();
         let result = listening.and_then(|_| work());
         stop.store(true, Ordering::Relaxed);
         result
@@ -191,7 +253,10 @@ fn matrix(endpoints: &[Endpoint], probes: &[Probe], report: &mut Report) {
             });
         }
     });
-    for (probe, outcome) in results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+    for (probe, outcome) in results
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    {
         report.note(probe.kind, judge(endpoints, probe, &outcome));
     }
 }
@@ -200,13 +265,21 @@ fn judge(endpoints: &[Endpoint], probe: &Probe, outcome: &Outcome) -> Result<(),
     let name = |index: usize| endpoints.get(index).map_or("?", |e| e.name.as_str());
     let expected = format!(
         "an answer over {} of {} that sees {}",
-        if probe.transport == plan::Transport::Udp { "UDP" } else { "TCP" },
+        if probe.transport == plan::Transport::Udp {
+            "UDP"
+        } else {
+            "TCP"
+        },
         name(probe.answers),
         probe.seen
     );
     let got = match outcome {
         Outcome::Silence(why) => why.clone(),
-        Outcome::Answer { seen, name: who, from } => {
+        Outcome::Answer {
+            seen,
+            name: who,
+            from,
+        } => {
             let right = *seen == probe.seen && who == name(probe.answers) && *from == probe.to.into();
             if right {
                 return Ok(());
@@ -214,7 +287,13 @@ fn judge(endpoints: &[Endpoint], probe: &Probe, outcome: &Outcome) -> Result<(),
             format!("an answer from {from} of {who} that sees {seen}")
         }
     };
-    Err(named(probe.kind, name(probe.from), &format!("{} ({})", name(probe.answers), probe.to), expected, got))
+    Err(named(
+        probe.kind,
+        name(probe.from),
+        &format!("{} ({})", name(probe.answers), probe.to),
+        expected,
+        got,
+    ))
 }
 
 /// Pods and nodes get a token at hop limit 2, and at 1 the nodes only.
@@ -226,21 +305,35 @@ fn metadata(dir: &Dir, status: &Status, endpoints: &[Endpoint], report: &mut Rep
             Kind::Pod { node, .. } => endpoints.get(node),
             _ => Some(endpoint),
         };
-        let instance = node.and_then(|n| status.nodes.iter().find(|s| s.name == n.name)).map(|n| n.instance.clone());
-        let kind = if matches!(endpoint.kind, Kind::Pod { .. }) { "pod-to-imds" } else { "node-to-imds" };
+        let instance = node
+            .and_then(|n| status.nodes.iter().find(|s| s.name == n.name))
+            .map(|n| n.instance.clone());
+        let kind = if matches!(endpoint.kind, Kind::Pod { .. }) {
+            "pod-to-imds"
+        } else {
+            "node-to-imds"
+        };
         let right = got.as_ref().ok() == instance.as_ref();
         let expected = format!("the id {}", instance.unwrap_or_default());
         let failure = || named(kind, &endpoint.name, "IMDS", expected, got.unwrap_or_else(|e| e));
         report.note(kind, right.then_some(()).ok_or_else(failure));
     }
     limits.set(1)?;
-    let pods: Vec<Endpoint> = endpoints.iter().filter(|e| matches!(e.kind, Kind::Pod { .. })).cloned().collect();
+    let pods: Vec<Endpoint> = endpoints
+        .iter()
+        .filter(|e| matches!(e.kind, Kind::Pod { .. }))
+        .cloned()
+        .collect();
     for (endpoint, got) in for_all(&pods, imds::no_token) {
         let kind = "pod-to-imds-at-hop-limit-1";
         let failure = |got| named(kind, &endpoint.name, "IMDS", "no token".to_owned(), got);
         report.note(kind, got.map_err(failure));
     }
-    let nodes: Vec<Endpoint> = endpoints.iter().filter(|e| matches!(e.kind, Kind::Node { .. })).cloned().collect();
+    let nodes: Vec<Endpoint> = endpoints
+        .iter()
+        .filter(|e| matches!(e.kind, Kind::Node { .. }))
+        .cloned()
+        .collect();
     for (endpoint, got) in for_all(&nodes, imds::instance_id) {
         let kind = "node-to-imds-at-hop-limit-1";
         let failure = |got| named(kind, &endpoint.name, "IMDS", "its instance id".to_owned(), got);
@@ -254,11 +347,14 @@ fn for_all<T: Send>(
     endpoints: &[Endpoint],
     work: impl Fn(&Endpoint) -> Result<T, String> + Sync,
 ) -> Vec<(&Endpoint, Result<T, String>)> {
-    let inside = endpoints.iter().filter(|e| matches!(e.kind, Kind::Pod { .. } | Kind::Node { .. }));
+    let inside = endpoints
+        .iter()
+        .filter(|e| matches!(e.kind, Kind::Pod { .. } | Kind::Node { .. }));
     std::thread::scope(|scope| {
         let threads: Vec<_> = inside.map(|e| (e, scope.spawn(|| work(e)))).collect();
         let join = |t: std::thread::ScopedJoinHandle<'_, Result<T, String>>| {
-            t.join().unwrap_or_else(|_| Err("the asking thread panicked".to_owned()))
+            t.join()
+                .unwrap_or_else(|_| Err("the asking thread panicked".to_owned()))
         };
         threads.into_iter().map(|(e, t)| (e, join(t))).collect()
     })
@@ -279,17 +375,27 @@ fn forbidden(
         sent.push((bad, number));
     }
     // A good packet each way after the bad ones: when its answer is there, the bad ones before it have fared.
-    let after: Vec<Probe> = plan::probes(endpoints, &[]).into_iter().filter(|p| p.kind == "node-to-node").collect();
+    let after: Vec<Probe> = plan::probes(endpoints, &[])
+        .into_iter()
+        .filter(|p| p.kind == "node-to-node")
+        .collect();
     matrix(endpoints, &after, report);
     let wrong = negative::verdicts(dir, endpoints, &sent, now.uptime_ms, seen)?;
     for (i, (bad, _)) in sent.iter().enumerate() {
         let from = endpoints.get(bad.from).map_or("?", |e| e.name.as_str());
-        let to = bad.source.map_or_else(|| bad.to.to_string(), |s| format!("{} as {s}", bad.to));
+        let to = bad
+            .source
+            .map_or_else(|| bad.to.to_string(), |s| format!("{} as {s}", bad.to));
         let failure = |got: &String| {
-            let expected = bad.reason.map_or("dropped".to_owned(), |r| format!("dropped for '{r}'"));
+            let expected = bad
+                .reason
+                .map_or("dropped".to_owned(), |r| format!("dropped for '{r}'"));
             named(bad.kind, from, &to, expected, got.clone())
         };
-        let result = wrong.iter().find(|(w, _)| *w == i).map_or(Ok(()), |(_, got)| Err(failure(got)));
+        let result = wrong
+            .iter()
+            .find(|(w, _)| *w == i)
+            .map_or(Ok(()), |(_, got)| Err(failure(got)));
         report.note(bad.kind, result);
     }
     Ok(())
@@ -321,7 +427,9 @@ impl OpenPorts {
             let place = Place::named(&node.namespace)?;
             let table = "table ip vpcnet-lab-check";
             let chain = "type nat hook prerouting priority dstnat; policy accept;";
-            let text = format!("{table} {{ }}\ndelete {table}\n{table} {{\nchain ports {{\n{chain}\n{lines}}}\n}}\n");
+            let text = format!(
+                "{table} {{ }}\ndelete {table}\n{table} {{\nchain ports {{\n{chain}\n{lines}}}\n}}\n"
+            );
             tool::nft(&place, &text)?;
             open.places.push(place);
         }
@@ -349,13 +457,27 @@ struct HopLimits<'a> {
 impl<'a> HopLimits<'a> {
     fn remember(dir: &'a Dir, status: &'a Status) -> Self {
         let nodes = status.nodes.iter().map(|n| n.name.as_str()).collect();
-        Self { dir, nodes, before: Mutex::default() }
+        Self {
+            dir,
+            nodes,
+            before: Mutex::default(),
+        }
     }
 
     fn set(&self, hops: u8) -> Result<(), LabError> {
         for &node in &self.nodes {
-            let was: u8 = control::ask(self.dir, &Ask::HopLimit { node: node.to_owned(), hops })?;
-            self.before.lock().unwrap_or_else(std::sync::PoisonError::into_inner).entry(node).or_insert(was);
+            let was: u8 = control::ask(
+                self.dir,
+                &Ask::HopLimit {
+                    node: node.to_owned(),
+                    hops,
+                },
+            )?;
+            self.before
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .entry(node)
+                .or_insert(was);
         }
         Ok(())
     }
@@ -363,12 +485,19 @@ impl<'a> HopLimits<'a> {
 
 impl Drop for HopLimits<'_> {
     fn drop(&mut self) {
-        for (node, hops) in self.before.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter() {
-            let ask = Ask::HopLimit { node: (*node).to_owned(), hops: *hops };
+        for (node, hops) in self
+            .before
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .iter()
+        {
+            let ask = Ask::HopLimit {
+                node: (*node).to_owned(),
+                hops: *hops,
+            };
             if let Err(e) = control::ask::<u8>(self.dir, &ask) {
                 tracing::warn!(error = %e, node, "the hop limit stays changed");
             }
         }
     }
 }
-

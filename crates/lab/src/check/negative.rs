@@ -11,8 +11,8 @@ use super::plan::{Endpoint, Kind, PORT};
 use super::wire::{Seen, packet};
 use crate::control::{self, Ask, Status};
 use crate::error::LabError;
-use crate::fabric::netns::Place;
 use crate::fabric::DroppedPacket;
+use crate::fabric::netns::Place;
 use crate::state::Dir;
 
 /// A packet to be dropped.
@@ -52,9 +52,14 @@ pub(crate) fn plan(endpoints: &[Endpoint], status: &Status) -> Vec<Bad> {
             Kind::Node { .. } => e.name != endpoint_name(endpoints, node),
             _ => false,
         };
-        let victim = endpoints.iter().enumerate().filter(elsewhere).max_by_key(|(_, e)| matches!(e.kind, Kind::Pod { .. }));
+        let victim = endpoints
+            .iter()
+            .enumerate()
+            .filter(elsewhere)
+            .max_by_key(|(_, e)| matches!(e.kind, Kind::Pod { .. }));
         if let Some((index, target)) = victim {
-            let mut lies: Vec<(&'static str, Ipv4Addr)> = vec![("spoofed-foreign-source", target_neighbour(endpoints, index))];
+            let mut lies: Vec<(&'static str, Ipv4Addr)> =
+                vec![("spoofed-foreign-source", target_neighbour(endpoints, index))];
             lies.extend(nobody.map(|address| ("spoofed-unowned-source", address)));
             if let Some(other) = other_interface(status, sender, is_pod) {
                 lies.push(("spoofed-own-other-interface", other));
@@ -63,21 +68,48 @@ pub(crate) fn plan(endpoints: &[Endpoint], status: &Status) -> Vec<Bad> {
                 // The node's own filters may be quicker than the VPC's for what its pods send.
                 let reason = (!is_pod).then_some("source-check");
                 let victim = Some(index);
-                all.push(Bad { kind, from, source: Some(source), to: to(target.address), victim, reason });
+                all.push(Bad {
+                    kind,
+                    from,
+                    source: Some(source),
+                    to: to(target.address),
+                    victim,
+                    reason,
+                });
             }
         }
         if let Some(address) = nobody {
             let (kind, reason) = ("unowned-destination", Some("no-owner"));
-            all.push(Bad { kind, from, source: None, to: to(address), victim: None, reason });
+            all.push(Bad {
+                kind,
+                from,
+                source: None,
+                to: to(address),
+                victim: None,
+                reason,
+            });
         }
     }
     let internet = endpoints.iter().position(|e| e.kind == Kind::Internet);
     for endpoint in endpoints {
-        if let (Some(from), Kind::Node { public: Some(public), .. }) = (internet, &endpoint.kind) {
+        if let (
+            Some(from),
+            Kind::Node {
+                public: Some(public), ..
+            },
+        ) = (internet, &endpoint.kind)
+        {
             let (kind, reason) = ("internet-to-closed-port", Some("security-group"));
             // Below the NodePort range, which is all the default group opens to the internet.
             let to = SocketAddrV4::new(*public, 22);
-            all.push(Bad { kind, from, source: None, to, victim: None, reason });
+            all.push(Bad {
+                kind,
+                from,
+                source: None,
+                to,
+                victim: None,
+                reason,
+            });
         }
     }
     all
@@ -95,8 +127,11 @@ fn target_neighbour(endpoints: &[Endpoint], target: usize) -> Ipv4Addr {
         _ => None,
     };
     let home = endpoints.get(target).and_then(node);
-    let near = others.map(|(_, e)| e).find(|e| node(e).is_some() && node(e) == home);
-    near.or_else(|| endpoints.get(target)).map_or(Ipv4Addr::LOCALHOST, |e| e.address)
+    let near = others
+        .map(|(_, e)| e)
+        .find(|e| node(e).is_some() && node(e) == home);
+    near.or_else(|| endpoints.get(target))
+        .map_or(Ipv4Addr::LOCALHOST, |e| e.address)
 }
 
 /// An address of the sending node that another interface than the primary owns.
@@ -105,7 +140,10 @@ fn other_interface(status: &Status, sender: &Endpoint, is_pod: bool) -> Option<I
         return None;
     }
     let node = status.nodes.iter().find(|n| n.name == sender.name)?;
-    node.interfaces.iter().find(|i| (i.card, i.device) != (0, 0))?.primary
+    node.interfaces
+        .iter()
+        .find(|i| (i.card, i.device) != (0, 0))?
+        .primary
 }
 
 /// An address of a subnet that no interface owns, from the subnet's end.
@@ -119,7 +157,9 @@ fn unowned(status: &Status) -> Option<Ipv4Addr> {
         .collect();
     status.subnets.iter().find_map(|subnet| {
         let last = u32::from(subnet.cidr.broadcast());
-        (2..200u32).map(|back| Ipv4Addr::from(last.saturating_sub(back))).find(|a| !taken.contains(a))
+        (2..200u32)
+            .map(|back| Ipv4Addr::from(last.saturating_sub(back)))
+            .find(|a| !taken.contains(a))
     })
 }
 
@@ -138,7 +178,9 @@ impl IntoRange for Ipv4Addr {
 /// # Errors
 /// When it could not even be sent.
 pub(crate) fn send(endpoints: &[Endpoint], bad: &Bad, number: u64) -> Result<(), LabError> {
-    let Some(sender) = endpoints.get(bad.from) else { return Ok(()) };
+    let Some(sender) = endpoints.get(bad.from) else {
+        return Ok(());
+    };
     let payload = format!("{number} ");
     Place::named(&sender.namespace)?.run(|| {
         let sent = || -> io::Result<()> {
@@ -156,7 +198,10 @@ pub(crate) fn send(endpoints: &[Endpoint], bad: &Bad, number: u64) -> Result<(),
             }
             Ok(())
         };
-        sent().map_err(LabError::socket(format!("send a bad packet from {}", sender.name)))
+        sent().map_err(LabError::socket(format!(
+            "send a bad packet from {}",
+            sender.name
+        )))
     })
 }
 
@@ -173,8 +218,12 @@ pub(crate) fn verdicts(
     let start = Instant::now();
     let missing = loop {
         let drops: Vec<DroppedPacket> = control::ask(dir, &Ask::Drops { since_ms })?;
-        let missing: Vec<usize> =
-            sent.iter().enumerate().filter(|(_, (bad, _))| !logged(endpoints, bad, &drops)).map(|(i, _)| i).collect();
+        let missing: Vec<usize> = sent
+            .iter()
+            .enumerate()
+            .filter(|(_, (bad, _))| !logged(endpoints, bad, &drops))
+            .map(|(i, _)| i)
+            .collect();
         if missing.is_empty() || start.elapsed() > PATIENCE {
             break missing;
         }
@@ -189,7 +238,10 @@ pub(crate) fn verdicts(
             if arrived(bad, *number) {
                 Some((i, "it arrived".to_owned()))
             } else if missing.contains(&i) {
-                Some((i, format!("no drop for '{}' was logged", bad.reason.unwrap_or_default())))
+                Some((
+                    i,
+                    format!("no drop for '{}' was logged", bad.reason.unwrap_or_default()),
+                ))
             } else {
                 None
             }

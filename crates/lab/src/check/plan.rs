@@ -90,12 +90,18 @@ pub(crate) struct NodePort {
 /// Ports to open: on each node one for its first pod on the primary interface and one for its first on a secondary.
 pub(crate) fn node_ports(endpoints: &[Endpoint]) -> Vec<NodePort> {
     let mut ports: Vec<NodePort> = Vec::new();
-    for (node, _) in endpoints.iter().enumerate().filter(|(_, e)| matches!(e.kind, Kind::Node { .. })) {
+    for (node, _) in endpoints
+        .iter()
+        .enumerate()
+        .filter(|(_, e)| matches!(e.kind, Kind::Node { .. }))
+    {
         for primary in [true, false] {
             let pod = endpoints.iter().position(|e| {
                 matches!(e.kind, Kind::Pod { node: n, device: Some(d) } if n == node && (d == 0) == primary)
             });
-            let port = u16::try_from(ports.len()).ok().and_then(|n| NODE_PORT.checked_add(n));
+            let port = u16::try_from(ports.len())
+                .ok()
+                .and_then(|n| NODE_PORT.checked_add(n));
             if let (Some(pod), Some(port)) = (pod, port) {
                 ports.push(NodePort { node, pod, port });
             }
@@ -109,11 +115,27 @@ pub(crate) fn probes(endpoints: &[Endpoint], ports: &[NodePort]) -> Vec<Probe> {
     let mut all = Vec::new();
     for (from, a) in endpoints.iter().enumerate() {
         for (to, b) in endpoints.iter().enumerate().filter(|(to, _)| *to != from) {
-            let Some((kind, seen)) = expectation(endpoints, a, b) else { continue };
+            let Some((kind, seen)) = expectation(endpoints, a, b) else {
+                continue;
+            };
             let target = SocketAddrV4::new(b.address, PORT);
-            let probe = Probe { kind, from, to: target, answers: to, seen, transport: Transport::Udp, size: 0 };
-            if !matches!(kind, "pod-to-pod-same-node" | "pod-to-pod-across" | "node-to-node") {
-                all.push(Probe { transport: Transport::Tcp, ..probe.clone() });
+            let probe = Probe {
+                kind,
+                from,
+                to: target,
+                answers: to,
+                seen,
+                transport: Transport::Udp,
+                size: 0,
+            };
+            if !matches!(
+                kind,
+                "pod-to-pod-same-node" | "pod-to-pod-across" | "node-to-node"
+            ) {
+                all.push(Probe {
+                    transport: Transport::Tcp,
+                    ..probe.clone()
+                });
             }
             all.push(probe);
         }
@@ -136,11 +158,20 @@ fn expectation(endpoints: &[Endpoint], a: &Endpoint, b: &Endpoint) -> Option<(&'
         _ => None,
     };
     Some(match (&a.kind, &b.kind) {
-        (Kind::Pod { node: x, .. }, Kind::Pod { node: y, .. }) if x == y => ("pod-to-pod-same-node", a.address),
+        (Kind::Pod { node: x, .. }, Kind::Pod { node: y, .. }) if x == y => {
+            ("pod-to-pod-same-node", a.address)
+        }
         (Kind::Pod { .. }, Kind::Pod { .. }) => ("pod-to-pod-across", a.address),
         (Kind::Pod { node, .. }, Kind::Node { .. }) => {
             let own = endpoints.get(*node).is_some_and(|n| n.name == b.name);
-            (if own { "pod-to-own-node" } else { "pod-to-other-node" }, a.address)
+            (
+                if own {
+                    "pod-to-own-node"
+                } else {
+                    "pod-to-other-node"
+                },
+                a.address,
+            )
         }
         (Kind::Node { .. }, Kind::Pod { .. }) => ("node-to-pod", a.address),
         (Kind::Node { .. }, Kind::Node { .. }) => ("node-to-node", a.address),
@@ -161,7 +192,10 @@ fn expectation(endpoints: &[Endpoint], a: &Endpoint, b: &Endpoint) -> Option<(&'
 fn jumbo(endpoints: &[Endpoint]) -> Vec<Probe> {
     let mut firsts: Vec<(usize, &Endpoint)> = Vec::new();
     let place = |e: &Endpoint| match e.kind {
-        Kind::Pod { node, device: Some(device) } => Some((node, device)),
+        Kind::Pod {
+            node,
+            device: Some(device),
+        } => Some((node, device)),
         _ => None,
     };
     for (index, endpoint) in endpoints.iter().enumerate() {
@@ -174,7 +208,15 @@ fn jumbo(endpoints: &[Endpoint]) -> Vec<Probe> {
         for &(answers, b) in firsts.iter().filter(|(answers, _)| *answers != from) {
             let to = SocketAddrV4::new(b.address, PORT);
             let transport = Transport::Udp;
-            all.push(Probe { kind: "full-size-packet", from, to, answers, seen: a.address, transport, size: JUMBO });
+            all.push(Probe {
+                kind: "full-size-packet",
+                from,
+                to,
+                answers,
+                seen: a.address,
+                transport,
+                size: JUMBO,
+            });
         }
     }
     all
@@ -182,7 +224,9 @@ fn jumbo(endpoints: &[Endpoint]) -> Vec<Probe> {
 
 /// From the internet to a node with a public address, from the peer to one without.
 fn through_node_port(endpoints: &[Endpoint], port: &NodePort) -> Vec<Probe> {
-    let Some(node) = endpoints.get(port.node) else { return Vec::new() };
+    let Some(node) = endpoints.get(port.node) else {
+        return Vec::new();
+    };
     let public = match node.kind {
         Kind::Node { public, .. } => public,
         _ => None,
@@ -196,7 +240,15 @@ fn through_node_port(endpoints: &[Endpoint], port: &NodePort) -> Vec<Probe> {
     };
     let to = SocketAddrV4::new(address, port.port);
     [Transport::Udp, Transport::Tcp]
-        .map(|transport| Probe { kind, from, to, answers: port.pod, seen: outside.address, transport, size: 0 })
+        .map(|transport| Probe {
+            kind,
+            from,
+            to,
+            answers: port.pod,
+            seen: outside.address,
+            transport,
+            size: 0,
+        })
         .into()
 }
 
@@ -205,7 +257,12 @@ mod tests {
     use super::*;
 
     fn endpoint(name: &str, last: u8, kind: Kind) -> Endpoint {
-        Endpoint { name: name.to_owned(), address: [10, 0, 0, last].into(), namespace: name.to_owned(), kind }
+        Endpoint {
+            name: name.to_owned(),
+            address: [10, 0, 0, last].into(),
+            namespace: name.to_owned(),
+            kind,
+        }
     }
 
     /// Two nodes, the second without a public address, `pods` pods on each, two interfaces each.
@@ -213,13 +270,30 @@ mod tests {
         let public = Some([198, 51, 100, 9].into());
         let nat = Some([198, 51, 100, 1].into());
         let mut all = vec![
-            endpoint("node-1", 1, Kind::Node { public, seen_as: public }),
-            endpoint("node-2", 2, Kind::Node { public: None, seen_as: nat }),
+            endpoint(
+                "node-1",
+                1,
+                Kind::Node {
+                    public,
+                    seen_as: public,
+                },
+            ),
+            endpoint(
+                "node-2",
+                2,
+                Kind::Node {
+                    public: None,
+                    seen_as: nat,
+                },
+            ),
             endpoint("internet", 3, Kind::Internet),
             endpoint("peer", 4, Kind::Peer),
         ];
         for i in 0..2 * pods {
-            let kind = Kind::Pod { node: usize::from(i % 2), device: Some(u32::from(i / 2 % 2)) };
+            let kind = Kind::Pod {
+                node: usize::from(i % 2),
+                device: Some(u32::from(i / 2 % 2)),
+            };
             all.push(endpoint(&format!("pod/{i}"), 10 + i, kind));
         }
         all
@@ -243,7 +317,9 @@ mod tests {
         let lab = lab(2);
         let all = probes(&lab, &[]);
         for probe in of_kind(&all, "pod-to-internet") {
-            let Kind::Pod { node, .. } = lab[probe.from].kind else { panic!("not a pod") };
+            let Kind::Pod { node, .. } = lab[probe.from].kind else {
+                panic!("not a pod")
+            };
             let last = if node == 0 { 9 } else { 1 };
             assert_eq!(probe.seen, Ipv4Addr::new(198, 51, 100, last));
         }
@@ -256,7 +332,11 @@ mod tests {
         let ports = node_ports(&lab);
         assert_eq!(ports.len(), 4);
         let all = probes(&lab, &ports);
-        assert!(of_kind(&all, "internet-to-node-port").iter().all(|p| p.to.ip().octets() == [198, 51, 100, 9]));
+        assert!(
+            of_kind(&all, "internet-to-node-port")
+                .iter()
+                .all(|p| p.to.ip().octets() == [198, 51, 100, 9])
+        );
         assert_eq!(of_kind(&all, "internet-to-node-port").len(), 4);
         assert_eq!(of_kind(&all, "peer-to-node-port").len(), 4);
     }
@@ -270,6 +350,9 @@ mod tests {
     fn an_empty_lab_still_checks_its_nodes() {
         let all = probes(&lab(0), &node_ports(&lab(0)));
         assert!(!all.is_empty());
-        assert!(all.iter().all(|p| p.kind.starts_with("node-") || p.kind == "peer-to-node"));
+        assert!(
+            all.iter()
+                .all(|p| p.kind.starts_with("node-") || p.kind == "peer-to-node")
+        );
     }
 }

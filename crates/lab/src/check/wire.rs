@@ -30,7 +30,10 @@ const ROUNDS: &[Duration] = &[
 ];
 const CONNECT: Duration = Duration::from_millis(2500);
 /// How often a waiting responder looks whether it is to end.
-const STOP_LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+const STOP_LOOK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 20_000_000,
+};
 
 /// What came of a question.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,8 +63,10 @@ pub(crate) fn respond(
     ready: &Sender<Result<(), LabError>>,
 ) {
     let listen = || -> io::Result<(UdpSocket, TcpListener)> {
-        let (udp, tcp) =
-            (UdpSocket::bind((endpoint.address, PORT))?, TcpListener::bind((endpoint.address, PORT))?);
+        let (udp, tcp) = (
+            UdpSocket::bind((endpoint.address, PORT))?,
+            TcpListener::bind((endpoint.address, PORT))?,
+        );
         udp.set_nonblocking(true)?;
         tcp.set_nonblocking(true)?;
         Ok((udp, tcp))
@@ -94,8 +99,12 @@ fn answer_datagrams(udp: &UdpSocket, index: usize, name: &str, seen: &Seen) {
     let mut buffer = vec![0u8; 16 * 1024];
     while let Ok((n, from)) = udp.recv_from(&mut buffer) {
         let text = buffer.get(..n).map(String::from_utf8_lossy).unwrap_or_default();
-        let Some(number) = text.split_whitespace().next().and_then(|t| t.parse::<u64>().ok()) else { continue };
-        seen.lock().unwrap_or_else(PoisonError::into_inner).insert((index, number));
+        let Some(number) = text.split_whitespace().next().and_then(|t| t.parse::<u64>().ok()) else {
+            continue;
+        };
+        seen.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert((index, number));
         let mut answer = format!("{number} {} {name} ", from.ip()).into_bytes();
         // As long as the question, so that the way back is tried as the way there was.
         answer.resize(answer.len().max(n), b'.');
@@ -115,9 +124,10 @@ pub(crate) fn ask(endpoint: &Endpoint, probes: &[&Probe], first_number: u64) -> 
             let datagrams = ask_datagrams(probes, first_number).map_err(LabError::socket("ask by UDP"))?;
             let outcome = |(i, probe): (usize, &&Probe)| match probe.transport {
                 Transport::Tcp => connect(probe.to),
-                Transport::Udp => {
-                    datagrams.get(&i).cloned().unwrap_or_else(|| Outcome::Silence("no answer".to_owned()))
-                }
+                Transport::Udp => datagrams
+                    .get(&i)
+                    .cloned()
+                    .unwrap_or_else(|| Outcome::Silence("no answer".to_owned())),
             };
             Ok(probes.iter().enumerate().map(outcome).collect())
         })
@@ -131,11 +141,21 @@ fn ask_datagrams(probes: &[&Probe], first_number: u64) -> io::Result<BTreeMap<us
     set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DO)?;
     let mut got = BTreeMap::new();
     let mut refused: BTreeMap<usize, String> = BTreeMap::new();
-    let wanted: Vec<(usize, &Probe)> =
-        probes.iter().copied().enumerate().filter(|(_, p)| p.transport == Transport::Udp).collect();
+    let wanted: Vec<(usize, &Probe)> = probes
+        .iter()
+        .copied()
+        .enumerate()
+        .filter(|(_, p)| p.transport == Transport::Udp)
+        .collect();
     let start = Instant::now();
     for &round in ROUNDS {
-        for (batch, (i, probe)) in wanted.iter().filter(|(i, _)| !got.contains_key(i)).collect::<Vec<_>>().iter().enumerate() {
+        for (batch, (i, probe)) in wanted
+            .iter()
+            .filter(|(i, _)| !got.contains_key(i))
+            .collect::<Vec<_>>()
+            .iter()
+            .enumerate()
+        {
             let mut question = format!("{} ", first_number + *i as u64).into_bytes();
             question.resize(question.len().max(probe.size), b'.');
             match socket.send_to(&question, probe.to) {
@@ -173,12 +193,16 @@ fn receive(
             Ok((n, from)) => {
                 let text = buffer.get(..n).map(String::from_utf8_lossy).unwrap_or_default();
                 if let Some((number, outcome)) = parse(&text, from)
-                    && let Some(i) = number.checked_sub(first_number).and_then(|i| usize::try_from(i).ok())
+                    && let Some(i) = number
+                        .checked_sub(first_number)
+                        .and_then(|i| usize::try_from(i).ok())
                 {
                     got.insert(i, outcome);
                 }
             }
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => return Ok(()),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                return Ok(());
+            }
             // An ICMP error for an earlier datagram; the next round decides.
             Err(_) => {}
         }
@@ -188,7 +212,11 @@ fn receive(
 
 fn parse(text: &str, from: SocketAddr) -> Option<(u64, Outcome)> {
     let mut words = text.split_whitespace();
-    let (number, seen, name) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?.to_owned());
+    let (number, seen, name) = (
+        words.next()?.parse().ok()?,
+        words.next()?.parse().ok()?,
+        words.next()?.to_owned(),
+    );
     Some((number, Outcome::Answer { seen, name, from }))
 }
 
@@ -231,7 +259,14 @@ mod tests {
         let from: SocketAddr = "10.0.0.5:30777".parse().unwrap();
         let (number, outcome) = parse("17 10.0.0.4 pod/web-1 .....", from).unwrap();
         assert_eq!(number, 17);
-        assert_eq!(outcome, Outcome::Answer { seen: [10, 0, 0, 4].into(), name: "pod/web-1".to_owned(), from });
+        assert_eq!(
+            outcome,
+            Outcome::Answer {
+                seen: [10, 0, 0, 4].into(),
+                name: "pod/web-1".to_owned(),
+                from
+            }
+        );
         assert!(parse("", from).is_none());
         assert!(parse("x 10.0.0.4 n", from).is_none());
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{down, picture, pod, show, up};
 use crate::check;
@@ -36,18 +37,31 @@ pub(super) fn run(dir: Option<PathBuf>, command: &Command) -> Result<ExitCode, L
     let dir = Dir::new(&dir.unwrap_or_else(|| PathBuf::from("/run/vpcnet-demo")))?;
     watch_interrupts()?;
     let start = Instant::now();
-    let options = Options { seed: command.seed, ..Options::usual() };
-    println!("A VPC with two {} nodes in two subnets of two zones, an agent on each …", options.instance_type);
+    let options = Options {
+        seed: command.seed,
+        ..Options::usual()
+    };
+    println!(
+        "A VPC with two {} nodes in two subnets of two zones, an agent on each …",
+        options.instance_type
+    );
     up::start(&dir, &options)?;
     let outcome = show_all(&dir, command);
     if command.keep && outcome.is_ok() {
         println!("The lab stays up in {}.", dir.path().display());
     } else {
         down::remove(&dir)?;
-        println!("Everything is removed again, {:.1} s after the start.", start.elapsed().as_secs_f64());
+        println!(
+            "Everything is removed again, {:.1} s after the start.",
+            start.elapsed().as_secs_f64()
+        );
     }
     let good = outcome? && !INTERRUPTED.load(Ordering::Relaxed);
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// The demo between up and down; true when nothing failed.
@@ -58,7 +72,9 @@ fn show_all(dir: &Dir, command: &Command) -> Result<bool, LabError> {
         if INTERRUPTED.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        let names: Vec<String> = (1..=command.pods).map(|n| format!("{}-pod-{n}", node.name)).collect();
+        let names: Vec<String> = (1..=command.pods)
+            .map(|n| format!("{}-pod-{n}", node.name))
+            .collect();
         let add = pod::Add {
             node: node.name.clone(),
             name: None,
@@ -99,11 +115,21 @@ fn watch_interrupts() -> Result<(), LabError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let Ok(runtime) = runtime else { return };
         runtime.block_on(async {
-            while tokio::signal::ctrl_c().await.is_ok() {
+            let Ok(mut term) = signal(SignalKind::terminate()) else {
+                return;
+            };
+            loop {
+                tokio::select! {
+                    _ = tokio::signal::ctrl_c() => {}
+                    _ = term.recv() => {}
+                }
                 eprintln!("vpcnet lab: ending after this step, then removing everything");
                 INTERRUPTED.store(true, Ordering::Relaxed);
             }
         });
     };
-    std::thread::Builder::new().spawn(run).map(drop).map_err(LabError::socket("watch for interrupts"))
+    std::thread::Builder::new()
+        .spawn(run)
+        .map(drop)
+        .map_err(LabError::socket("watch for interrupts"))
 }

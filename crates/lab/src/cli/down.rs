@@ -19,7 +19,10 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 pub(super) fn run(dir: &Dir) -> Result<(), LabError> {
     need_root()?;
     if remove(dir)? {
-        println!("The lab in {} is gone: its processes, namespaces, interfaces and files.", dir.path().display());
+        println!(
+            "The lab in {} is gone: its processes, namespaces, interfaces and files.",
+            dir.path().display()
+        );
     } else {
         println!("No lab is up in {}.", dir.path().display());
     }
@@ -68,16 +71,23 @@ fn end_processes(namespaces: &[String], recorded: &[(String, Process)]) -> Resul
     let start = Instant::now();
     let own = std::process::id();
     loop {
-        let inside = namespaces.iter().flat_map(|name| in_namespace(&netns::path(name)));
+        let inside = namespaces
+            .iter()
+            .flat_map(|name| in_namespace(&netns::path(name)));
         let recorded = recorded.iter().map(|(_, p)| p.clone()).filter(Process::alive);
-        let left: Vec<Process> =
-            inside.chain(recorded).filter(|p| u32::try_from(p.pid) != Ok(own) && p.alive()).collect();
+        let left: Vec<Process> = inside
+            .chain(recorded)
+            .filter(|p| u32::try_from(p.pid) != Ok(own) && p.alive())
+            .collect();
         if left.is_empty() {
             return Ok(());
         }
         if start.elapsed() > KILL_LIMIT {
             let pids: Vec<String> = left.iter().map(|p| p.pid.to_string()).collect();
-            return Err(LabError::Refused(format!("processes {} do not end; run 'down' again", pids.join(", "))));
+            return Err(LabError::Refused(format!(
+                "processes {} do not end; run 'down' again",
+                pids.join(", ")
+            )));
         }
         for process in &left {
             process.signal(Signal::KILL);

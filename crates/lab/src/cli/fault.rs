@@ -87,7 +87,12 @@ impl Add {
     fn rule(&self) -> Result<FaultRule, LabError> {
         let target = match self.target.strip_prefix("imds:") {
             Some(path) => FaultTarget::Imds(path.to_owned()),
-            None => FaultTarget::Ec2(self.target.strip_prefix("ec2:").unwrap_or(&self.target).to_owned()),
+            None => FaultTarget::Ec2(
+                self.target
+                    .strip_prefix("ec2:")
+                    .unwrap_or(&self.target)
+                    .to_owned(),
+            ),
         };
         let kind = if let Some(text) = &self.error {
             let (code, status) = error(text)?;
@@ -115,7 +120,8 @@ impl Add {
         }
         let mut rule = FaultRule::new(target, kind);
         rule.node.clone_from(&self.node);
-        (rule.nth, rule.every, rule.times, rule.probability) = (self.nth, self.every, self.times, self.probability);
+        (rule.nth, rule.every, rule.times, rule.probability) =
+            (self.nth, self.every, self.times, self.probability);
         rule.from = Duration::from_millis(self.from);
         rule.until = self.until.map(Duration::from_millis);
         Ok(rule)
@@ -127,7 +133,11 @@ fn error(text: &str) -> Result<(String, u16), LabError> {
     match text.split_once(':') {
         Some((code, status)) => {
             let status = status.parse().ok().filter(|s| (100..600).contains(s));
-            let bad = || LabError::Usage(format!("'{text}': after the colon comes an HTTP status, 100 to 599"));
+            let bad = || {
+                LabError::Usage(format!(
+                    "'{text}': after the colon comes an HTTP status, 100 to 599"
+                ))
+            };
             Ok((code.to_owned(), status.ok_or_else(bad)?))
         }
         None => {
@@ -164,7 +174,12 @@ pub(super) fn run(dir: &Dir, command: Command) -> Result<(), LabError> {
             for fault in faults {
                 let number = |key: &str| fault.get(key).and_then(Value::as_u64).unwrap_or_default();
                 let rule = fault.get("rule").cloned().unwrap_or_default();
-                println!("{:>3}  matched {:>5}  struck {:>5}  {rule}", number("id"), number("matched"), number("struck"));
+                println!(
+                    "{:>3}  matched {:>5}  struck {:>5}  {rule}",
+                    number("id"),
+                    number("matched"),
+                    number("struck")
+                );
             }
         }
         Command::Clear { id } => {
@@ -187,20 +202,42 @@ mod tests {
     }
 
     fn rule(args: &[&str]) -> Result<FaultRule, LabError> {
-        Line::try_parse_from(std::iter::once(&"x").chain(args)).map_err(|e| LabError::Usage(e.to_string()))?.add.rule()
+        Line::try_parse_from(std::iter::once(&"x").chain(args))
+            .map_err(|e| LabError::Usage(e.to_string()))?
+            .add
+            .rule()
     }
 
     #[test]
     fn a_throttled_call_is_told_with_the_status_ec2_gives() {
-        let rule = rule(&["AssignPrivateIpAddresses", "--error", "RequestLimitExceeded", "--times", "2"]).unwrap();
-        assert_eq!(rule.target, FaultTarget::Ec2("AssignPrivateIpAddresses".to_owned()));
-        assert_eq!(rule.kind, FaultKind::Error { code: "RequestLimitExceeded".to_owned(), status: 503 });
+        let rule = rule(&[
+            "AssignPrivateIpAddresses",
+            "--error",
+            "RequestLimitExceeded",
+            "--times",
+            "2",
+        ])
+        .unwrap();
+        assert_eq!(
+            rule.target,
+            FaultTarget::Ec2("AssignPrivateIpAddresses".to_owned())
+        );
+        assert_eq!(
+            rule.kind,
+            FaultKind::Error {
+                code: "RequestLimitExceeded".to_owned(),
+                status: 503
+            }
+        );
         assert_eq!(rule.times, Some(2));
     }
 
     #[test]
     fn a_path_of_imds_is_named_with_its_prefix() {
-        assert_eq!(rule(&["imds:*", "--slow", "5-10"]).unwrap().target, FaultTarget::Imds("*".to_owned()));
+        assert_eq!(
+            rule(&["imds:*", "--slow", "5-10"]).unwrap().target,
+            FaultTarget::Imds("*".to_owned())
+        );
     }
 
     #[test]

@@ -121,10 +121,7 @@ enum Command {
     },
     /// (internal) the process that keeps a node's namespaces
     #[command(hide = true)]
-    Hold {
-        namespace: String,
-        logs: PathBuf,
-    },
+    Hold { namespace: String, logs: PathBuf },
 }
 
 #[derive(Debug, Subcommand)]
@@ -190,7 +187,10 @@ fn run(line: Line) -> Result<ExitCode, LabError> {
         Command::Fault { action } => fault::run(&dir, action)?,
         Command::Calls { json, since } => show::calls(&dir, json, since)?,
         Command::Drops { json, since } => show::drops(&dir, json, since)?,
-        Command::Daemon { options, agent_program } => crate::daemon::run(&dir, &options, &agent_program)?,
+        Command::Daemon {
+            options,
+            agent_program,
+        } => crate::daemon::run(&dir, &options, &agent_program)?,
         Command::Hold { namespace, logs } => crate::fabric::node::hold(&namespace, &logs)?,
         Command::Demo(_) => {}
     }

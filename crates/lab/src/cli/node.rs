@@ -44,8 +44,18 @@ pub(super) enum Command {
 pub(super) fn run(dir: &Dir, command: Command) -> Result<(), LabError> {
     need_root()?;
     match command {
-        Command::Add { name, instance_type, subnet, no_agent } => {
-            let ask = Ask::NodeAdd { name, instance_type, subnet, agent: !no_agent };
+        Command::Add {
+            name,
+            instance_type,
+            subnet,
+            no_agent,
+        } => {
+            let ask = Ask::NodeAdd {
+                name,
+                instance_type,
+                subnet,
+                agent: !no_agent,
+            };
             let (name, agent): (String, bool) = control::ask(dir, &ask)?;
             if agent {
                 wait_serving(dir, &name, START_LIMIT)?;
@@ -69,19 +79,31 @@ pub(super) fn run(dir: &Dir, command: Command) -> Result<(), LabError> {
 pub(super) fn agent_start(dir: &Dir, node: &str, env: Vec<String>, wait: bool) -> Result<(), LabError> {
     need_root()?;
     let start = Instant::now();
-    let ask = Ask::Agent { node: node.to_owned(), action: AgentAction::Start, env };
+    let ask = Ask::Agent {
+        node: node.to_owned(),
+        action: AgentAction::Start,
+        env,
+    };
     let agent: AgentStatus = control::ask(dir, &ask)?;
     if wait {
         wait_serving(dir, node, START_LIMIT)?;
     }
     let pid = agent.pid.unwrap_or_default();
-    println!("The agent of {node} runs as process {pid} after {} ms; its log is {}.", start.elapsed().as_millis(), agent.log);
+    println!(
+        "The agent of {node} runs as process {pid} after {} ms; its log is {}.",
+        start.elapsed().as_millis(),
+        agent.log
+    );
     Ok(())
 }
 
 pub(super) fn agent_end(dir: &Dir, node: &str, action: AgentAction) -> Result<(), LabError> {
     need_root()?;
-    let ask = Ask::Agent { node: node.to_owned(), action, env: Vec::new() };
+    let ask = Ask::Agent {
+        node: node.to_owned(),
+        action,
+        env: Vec::new(),
+    };
     let _: AgentStatus = control::ask(dir, &ask)?;
     println!("The agent of {node} has ended.");
     Ok(())

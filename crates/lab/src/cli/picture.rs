@@ -12,12 +12,35 @@ const WIDTH: usize = 110;
 /// Draws it.
 pub(super) fn draw(status: &Status, pods: &[Pod]) -> String {
     let mut text = String::new();
-    let peer = status.peer.as_ref().map(|p| format!("peered network {}", p.cidr)).unwrap_or_default();
+    let peer = status
+        .peer
+        .as_ref()
+        .map(|p| format!("peered network {}", p.cidr))
+        .unwrap_or_default();
     let left = format!("internet {}", status.internet.cidr);
     let _ = writeln!(text, "  {left:<52}{peer}");
-    let _ = writeln!(text, "  {:<52}{}", "│", if peer.is_empty() { "" } else { "│ addresses as they are" });
-    let _ = writeln!(text, "  {:<52}{}", format!("│ public addresses 1:1 · NAT gateway {}", status.nat_public), if peer.is_empty() { "" } else { "│" });
-    let cidrs = status.vpc.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let _ = writeln!(
+        text,
+        "  {:<52}{}",
+        "│",
+        if peer.is_empty() {
+            ""
+        } else {
+            "│ addresses as they are"
+        }
+    );
+    let _ = writeln!(
+        text,
+        "  {:<52}{}",
+        format!("│ public addresses 1:1 · NAT gateway {}", status.nat_public),
+        if peer.is_empty() { "" } else { "│" }
+    );
+    let cidrs = status
+        .vpc
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ");
     let inner = WIDTH - 4;
     let mut lines = Vec::new();
     for subnet in &status.subnets {
@@ -27,11 +50,23 @@ pub(super) fn draw(status: &Status, pods: &[Pod]) -> String {
         let _ = writeln!(text, "{line}");
     }
     if !status.loose_interfaces.is_empty() {
-        let _ = writeln!(text, "attached to nothing: {}", status.loose_interfaces.join(", "));
+        let _ = writeln!(
+            text,
+            "attached to nothing: {}",
+            status.loose_interfaces.join(", ")
+        );
     }
     let count = |of: &std::collections::BTreeMap<String, u64>| {
-        let some: Vec<String> = of.iter().filter(|(_, n)| **n > 0).map(|(what, n)| format!("{what} {n}")).collect();
-        if some.is_empty() { "none".to_owned() } else { some.join(", ") }
+        let some: Vec<String> = of
+            .iter()
+            .filter(|(_, n)| **n > 0)
+            .map(|(what, n)| format!("{what} {n}"))
+            .collect();
+        if some.is_empty() {
+            "none".to_owned()
+        } else {
+            some.join(", ")
+        }
     };
     wrapped(&mut text, "calls: ", &count(&status.calls));
     wrapped(&mut text, "drops: ", &count(&status.drops));
@@ -55,7 +90,10 @@ fn wrapped(text: &mut String, title: &str, items: &str) {
 
 fn subnet_box(status: &Status, subnet: &SubnetStatus, pods: &[Pod], width: usize) -> Vec<String> {
     let kind = if subnet.public { "public" } else { "private" };
-    let title = format!("{} {} · {} · {kind} · router {}", subnet.name, subnet.cidr, subnet.zone, subnet.gateway);
+    let title = format!(
+        "{} {} · {} · {kind} · router {}",
+        subnet.name, subnet.cidr, subnet.zone, subnet.gateway
+    );
     let nodes = status.nodes.iter().filter(|n| n.subnet == subnet.id);
     let mut lines: Vec<String> = nodes.flat_map(|n| node_box(n, pods, width - 4)).collect();
     if lines.is_empty() {
@@ -65,14 +103,19 @@ fn subnet_box(status: &Status, subnet: &SubnetStatus, pods: &[Pod], width: usize
 }
 
 fn node_box(node: &NodeStatus, pods: &[Pod], width: usize) -> Vec<String> {
-    let address = node.primary.map_or_else(|| "no address".to_owned(), |a| a.to_string());
+    let address = node
+        .primary
+        .map_or_else(|| "no address".to_owned(), |a| a.to_string());
     let public = node.public.map(|p| format!(" = {p} outside")).unwrap_or_default();
     let agent = match (&node.agent.pid, &node.agent.ended) {
         (Some(pid), _) => format!("agent {pid}"),
         (None, Some(how)) => format!("agent ended ({how})"),
         (None, None) => "no agent".to_owned(),
     };
-    let title = format!("{} · {} · {address}{public} · {agent}", node.name, node.instance_type);
+    let title = format!(
+        "{} · {} · {address}{public} · {agent}",
+        node.name, node.instance_type
+    );
     let mut lines = Vec::new();
     for interface in &node.interfaces {
         lines.extend(interface_lines(interface, node, pods, width - 4));
@@ -81,24 +124,56 @@ fn node_box(node: &NodeStatus, pods: &[Pod], width: usize) -> Vec<String> {
 }
 
 /// The interface's head line and what its addresses are used for, in columns.
-fn interface_lines(interface: &InterfaceStatus, node: &NodeStatus, pods: &[Pod], width: usize) -> Vec<String> {
-    let card = if interface.card == 0 { String::new() } else { format!(" card {}", interface.card) };
-    let role = if (interface.card, interface.device) == (0, 0) { "primary" } else { "secondary" };
+fn interface_lines(
+    interface: &InterfaceStatus,
+    node: &NodeStatus,
+    pods: &[Pod],
+    width: usize,
+) -> Vec<String> {
+    let card = if interface.card == 0 {
+        String::new()
+    } else {
+        format!(" card {}", interface.card)
+    };
+    let role = if (interface.card, interface.device) == (0, 0) {
+        "primary"
+    } else {
+        "secondary"
+    };
     let mine = |a: Ipv4Addr| interface.addresses.iter().any(|net| net.contains(&a));
     let users: Vec<(Ipv4Addr, &str)> = pods
         .iter()
         .filter(|p| p.node == node.name)
         .filter_map(|p| Some((p.address.filter(|a| mine(*a))?, p.name.as_str())))
         .collect();
-    let slots: u64 = interface.addresses.iter().map(|net| 1u64 << (32 - net.prefix_len())).sum();
-    let own = interface.primary.map_or_else(|| "no address".to_owned(), |a| a.to_string());
-    let free = slots.saturating_sub(u64::from(interface.primary.is_some())).saturating_sub(users.len() as u64);
+    let slots: u64 = interface
+        .addresses
+        .iter()
+        .map(|net| 1u64 << (32 - net.prefix_len()))
+        .sum();
+    let own = interface
+        .primary
+        .map_or_else(|| "no address".to_owned(), |a| a.to_string());
+    let free = slots
+        .saturating_sub(u64::from(interface.primary.is_some()))
+        .saturating_sub(users.len() as u64);
     let mut lines = vec![format!(
         "eth{}{card} {} {own} ({role}, {}) · {} pods, {free} spare",
-        interface.device, interface.eni, interface.mac, users.len()
+        interface.device,
+        interface.eni,
+        interface.mac,
+        users.len()
     )];
-    let cells: Vec<String> = users.iter().map(|(address, pod)| format!("{address} {pod}")).collect();
-    let column = cells.iter().map(|c| c.chars().count() + 3).max().unwrap_or(1).min(width);
+    let cells: Vec<String> = users
+        .iter()
+        .map(|(address, pod)| format!("{address} {pod}"))
+        .collect();
+    let column = cells
+        .iter()
+        .map(|c| c.chars().count() + 3)
+        .max()
+        .unwrap_or(1)
+        .min(width);
     for row in cells.chunks(((width - 4) / column).max(1)) {
         let cells: Vec<String> = row.iter().map(|cell| format!("{cell:<column$}")).collect();
         lines.push(format!("    {}", cells.concat().trim_end()));
@@ -108,8 +183,9 @@ fn interface_lines(interface: &InterfaceStatus, node: &NodeStatus, pods: &[Pod],
 
 /// A frame around lines, `width` columns in all; too long lines are cut.
 fn boxed(title: &str, lines: &[String], width: usize) -> Vec<String> {
+    let title = cut(title, width - 6);
     let fill = width.saturating_sub(title.chars().count() + 5);
-    let mut out = vec![format!("┌─ {} {}┐", cut(title, width - 6), "─".repeat(fill))];
+    let mut out = vec![format!("┌─ {title} {}┐", "─".repeat(fill))];
     for line in lines {
         let line = cut(line, width - 4);
         let pad = (width - 4).saturating_sub(line.chars().count());

@@ -105,25 +105,47 @@ pub(super) fn run(dir: &Dir, command: Command) -> Result<ExitCode, LabError> {
             need_root()?;
             let names = match (&add.name, add.count) {
                 (Some(name), _) => vec![name.clone()],
-                (None, count) => (1..=count.unwrap_or_default()).map(|n| format!("{}-{n}", add.prefix)).collect(),
+                (None, count) => (1..=count.unwrap_or_default())
+                    .map(|n| format!("{}-{n}", add.prefix))
+                    .collect(),
             };
             let single = add.name.is_some();
             let burst = burst(dir, &add, &names)?;
             report(&burst, &add, single)?;
-            Ok(if burst.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(if burst.failed == 0 {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         }
-        Command::Rm { names, all, node, parallel, force } => {
+        Command::Rm {
+            names,
+            all,
+            node,
+            parallel,
+            force,
+        } => {
             need_root()?;
             let pods = if all {
-                pods::list(dir)?.into_iter().filter(|p| node.as_ref().is_none_or(|n| p.node == *n)).collect()
+                pods::list(dir)?
+                    .into_iter()
+                    .filter(|p| node.as_ref().is_none_or(|n| p.node == *n))
+                    .collect()
             } else {
-                names.iter().map(|name| pods::find(dir, name)).collect::<Result<Vec<Pod>, LabError>>()?
+                names
+                    .iter()
+                    .map(|name| pods::find(dir, name))
+                    .collect::<Result<Vec<Pod>, LabError>>()?
             };
             let failures = remove(dir, &pods, parallel, force)?;
             for (name, why) in &failures {
                 eprintln!("vpcnet lab: pod {name} was not removed: {why}");
             }
-            Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(if failures.is_empty() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         }
         Command::List { json } => {
             let pods = pods::list(dir)?;
@@ -148,8 +170,15 @@ fn report(burst: &Burst, add: &Add, single: bool) -> Result<(), LabError> {
         eprintln!("vpcnet lab: pod {name}: {why}");
     }
     if let (true, [pod]) = (single, burst.pods.as_slice()) {
-        let address = pod.address.map_or_else(|| "no IPv4 address".to_owned(), |a| a.to_string());
-        println!("pod/{} on {} has {address} ({:.1} ms)", pod.name, pod.node, pod.add_ms.unwrap_or_default());
+        let address = pod
+            .address
+            .map_or_else(|| "no IPv4 address".to_owned(), |a| a.to_string());
+        println!(
+            "pod/{} on {} has {address} ({:.1} ms)",
+            pod.name,
+            pod.node,
+            pod.add_ms.unwrap_or_default()
+        );
     } else if !single {
         println!(
             "{} of {} pods ready after {:.0} ms; ADD min {:.1} / median {:.1} / max {:.1} ms; {} failed",
@@ -177,7 +206,11 @@ fn plugin() -> Result<PathBuf, LabError> {
 pub(super) fn burst(dir: &Dir, add: &Add, names: &[String]) -> Result<Burst, LabError> {
     let status: Status = control::ask(dir, &Ask::Status)?;
     let (plugin, place) = (plugin()?, place(status.node(&add.node)?)?);
-    let runtime = Runtime { dir, plugin: &plugin, node: &place };
+    let runtime = Runtime {
+        dir,
+        plugin: &plugin,
+        node: &place,
+    };
     let mut annotations = Map::new();
     for text in &add.annotate {
         let (key, value) = pair(text)?;
@@ -200,13 +233,18 @@ pub(super) fn burst(dir: &Dir, add: &Add, names: &[String]) -> Result<Burst, Lab
             add_ms: None,
         })
     });
-    let mut burst =
-        Burst { count: names.len(), all_ready_ms: start.elapsed().as_secs_f64() * 1e3, ..Burst::default() };
+    let mut burst = Burst {
+        count: names.len(),
+        all_ready_ms: start.elapsed().as_secs_f64() * 1e3,
+        ..Burst::default()
+    };
     for (name, result) in names.iter().zip(results) {
         match result {
             Ok(Ok(pod)) => burst.pods.push(pod),
             Ok(Err((failure, took))) => {
-                burst.failures.push((name.clone(), format!("{failure} after {} ms", took.as_millis())));
+                burst
+                    .failures
+                    .push((name.clone(), format!("{failure} after {} ms", took.as_millis())));
             }
             Err(e) => burst.failures.push((name.clone(), e.to_string())),
         }
@@ -226,7 +264,12 @@ fn remove(dir: &Dir, pods: &[Pod], parallel: usize, force: bool) -> Result<Vec<(
     let plugin = plugin()?;
     let results = side_by_side(pods, parallel, |_, pod| {
         let place = place(status.node(&pod.node)?)?;
-        let result = Runtime { dir, plugin: &plugin, node: &place }.del(pod)?;
+        let result = Runtime {
+            dir,
+            plugin: &plugin,
+            node: &place,
+        }
+        .del(pod)?;
         if result.is_err() && force {
             pod.forget(dir)?;
         }
@@ -258,12 +301,16 @@ fn side_by_side<I: Sync, T: Send>(
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(item) = items.get(index) else { return };
                     let result = work(index, item);
-                    done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((index, result));
+                    done.lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner)
+                        .push((index, result));
                 }
             });
         }
     });
-    let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut done = done
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     done.sort_by_key(|(index, _)| *index);
     done.into_iter().map(|(_, result)| result).collect()
 }

@@ -32,13 +32,21 @@ pub(super) fn status(dir: &Dir, json: bool) -> Result<(), LabError> {
 }
 
 pub(super) fn env(dir: &Dir, node: &str) -> Result<(), LabError> {
-    let env: NodeEnv = control::ask(dir, &Ask::Env { node: node.to_owned() })?;
+    let env: NodeEnv = control::ask(
+        dir,
+        &Ask::Env {
+            node: node.to_owned(),
+        },
+    )?;
     for (key, value) in &env.variables {
         println!("export {key}={}", quote(value));
     }
     let prefix: Vec<String> = env.prefix.iter().map(|p| quote(p)).collect();
     println!("export VPCNET_LAB_ENTER={}", quote(&prefix.join(" ")));
-    println!("# EC2 from outside the lab's namespaces: {}", env.outside_endpoint);
+    println!(
+        "# EC2 from outside the lab's namespaces: {}",
+        env.outside_endpoint
+    );
     println!("# Run a command in the node: {} COMMAND", prefix.join(" "));
     Ok(())
 }
@@ -46,7 +54,11 @@ pub(super) fn env(dir: &Dir, node: &str) -> Result<(), LabError> {
 /// Quotes a word for the shell where it needs it.
 fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 pub(super) fn exec(dir: &Dir, place: &str, command: &[String]) -> Result<(), LabError> {
@@ -63,11 +75,16 @@ pub(super) fn exec(dir: &Dir, place: &str, command: &[String]) -> Result<(), Lab
             Place::of_node(&node.namespace, node.holder)?
         }
     };
-    let Some((program, args)) = command.split_first() else { return Ok(()) };
+    let Some((program, args)) = command.split_first() else {
+        return Ok(());
+    };
     // The only thread, and it never comes back: exec replaces the program.
     inside.enter()?;
     let source = Command::new(program).args(args).exec();
-    Err(LabError::Spawn { program: program.clone(), source })
+    Err(LabError::Spawn {
+        program: program.clone(),
+        source,
+    })
 }
 
 pub(super) fn check(dir: &Dir, json: bool) -> Result<ExitCode, LabError> {
@@ -78,24 +95,46 @@ pub(super) fn check(dir: &Dir, json: bool) -> Result<ExitCode, LabError> {
     } else {
         print_report(&report);
     }
-    Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
+
+/// How many failures of a family are told in full.
+const SHOWN: usize = 4;
 
 /// The report for people.
 pub(super) fn print_report(report: &Report) {
     for (kind, count) in &report.kinds {
         let mark = if count.failed == 0 { "ok  " } else { "FAIL" };
-        let failed = if count.failed == 0 { String::new() } else { format!(", {} failed", count.failed) };
+        let failed = if count.failed == 0 {
+            String::new()
+        } else {
+            format!(", {} failed", count.failed)
+        };
         println!("{mark} {kind:<32} {:>5} checks{failed}", count.checks);
     }
-    const SHOWN: usize = 20;
-    for f in report.failures.iter().take(SHOWN) {
-        println!("FAIL {}: {} -> {}: expected {}; got {}", f.kind, f.from, f.to, f.expected, f.got);
+    for kind in report.kinds.keys() {
+        let of_kind: Vec<_> = report.failures.iter().filter(|f| f.kind == *kind).collect();
+        for f in of_kind.iter().take(SHOWN) {
+            println!(
+                "FAIL {kind}: {} -> {}: expected {}; got {}",
+                f.from, f.to, f.expected, f.got
+            );
+        }
+        if of_kind.len() > SHOWN {
+            println!(
+                "     … and {} more of {kind}: see 'check --json'",
+                of_kind.len() - SHOWN
+            );
+        }
     }
-    if report.failures.len() > SHOWN {
-        println!("… and {} more: see 'check --json'", report.failures.len() - SHOWN);
-    }
-    println!("{} checks, {} failed, in {:.1} s", report.checks, report.failed, report.seconds);
+    println!(
+        "{} checks, {} failed, in {:.1} s",
+        report.checks, report.failed, report.seconds
+    );
 }
 
 pub(super) fn ec2(dir: &Dir, action: &str, parameters: &[String]) -> Result<(), LabError> {
@@ -114,7 +153,12 @@ pub(super) fn calls(dir: &Dir, json: bool, since_ms: u64) -> Result<(), LabError
         return print_json(&calls);
     }
     for call in calls {
-        let text = |key: &str| call.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |key: &str| {
+            call.get(key)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let number = |key: &str| call.get(key).and_then(Value::as_f64).unwrap_or_default();
         println!(
             "{:>10.3} s  {:<5} {:<10} {:<36} {:<24} {:>8.1} ms",
@@ -167,7 +211,10 @@ mod tests {
 
     #[test]
     fn words_are_quoted_only_where_the_shell_would_read_them_otherwise() {
-        assert_eq!(quote("http://169.254.169.249:8773"), "http://169.254.169.249:8773");
+        assert_eq!(
+            quote("http://169.254.169.249:8773"),
+            "http://169.254.169.249:8773"
+        );
         assert_eq!(quote("a b"), "'a b'");
         assert_eq!(quote("it's"), r"'it'\''s'");
         assert_eq!(quote(""), "''");

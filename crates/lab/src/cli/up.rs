@@ -18,8 +18,15 @@ pub(super) fn run(dir: &Dir, options: &Options) -> Result<(), LabError> {
     start(dir, options)?;
     let status: Status = control::ask(dir, &Ask::Status)?;
     let nodes: Vec<&str> = status.nodes.iter().map(|n| n.name.as_str()).collect();
-    println!("The VPC {} is up with {}.", status.vpc.first().map(ToString::to_string).unwrap_or_default(), nodes.join(", "));
-    println!("EC2 answers on {}, in the nodes on {}.", status.ec2_endpoint, status.ec2_endpoint_in_nodes);
+    println!(
+        "The VPC {} is up with {}.",
+        status.vpc.first().map(ToString::to_string).unwrap_or_default(),
+        nodes.join(", ")
+    );
+    println!(
+        "EC2 answers on {}, in the nodes on {}.",
+        status.ec2_endpoint, status.ec2_endpoint_in_nodes
+    );
     let lab = lab_command(dir);
     let node = nodes.first().copied().unwrap_or("node-1");
     println!("\nNext:");
@@ -53,9 +60,15 @@ pub(super) fn start(dir: &Dir, options: &Options) -> Result<(), LabError> {
     let agent = find("vpcnetd", "VPCNETD")?;
     if let Some(made) = Records::load(dir)? {
         if let Some(daemon) = made.daemon.filter(Process::alive) {
-            return Err(LabError::AlreadyUp { dir: dir.path().to_owned(), pid: daemon.pid });
+            return Err(LabError::AlreadyUp {
+                dir: dir.path().to_owned(),
+                pid: daemon.pid,
+            });
         }
-        eprintln!("vpcnet lab: clearing up after a lab in {} whose daemon is gone", dir.path().display());
+        eprintln!(
+            "vpcnet lab: clearing up after a lab in {} whose daemon is gone",
+            dir.path().display()
+        );
         down::remove(dir)?;
     }
     dir.create()?;
@@ -73,7 +86,10 @@ fn spawn(dir: &Dir, options: &Options, agent: &Path) -> Result<(), LabError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::from(now.subsec_nanos()) ^ now.as_secs()
     });
-    let daemon = |source| LabError::Spawn { program: "the lab's daemon".to_owned(), source };
+    let daemon = |source| LabError::Spawn {
+        program: "the lab's daemon".to_owned(),
+        source,
+    };
     let mut child = Command::new("/proc/self/exe")
         .arg("--dir")
         .arg(dir.path())
@@ -96,8 +112,18 @@ fn spawn(dir: &Dir, options: &Options, agent: &Path) -> Result<(), LabError> {
             let _ = child.kill();
             let _ = child.wait();
             let why = said.strip_prefix("error: ").filter(|s| !s.is_empty());
-            let last = || fs::read_to_string(&log).unwrap_or_default().lines().last().unwrap_or("it said nothing").to_owned();
-            Err(LabError::Refused(format!("the lab did not come up: {}", why.map_or_else(last, ToOwned::to_owned))))
+            let last = || {
+                fs::read_to_string(&log)
+                    .unwrap_or_default()
+                    .lines()
+                    .last()
+                    .unwrap_or("it said nothing")
+                    .to_owned()
+            };
+            Err(LabError::Refused(format!(
+                "the lab did not come up: {}",
+                why.map_or_else(last, ToOwned::to_owned)
+            )))
         }
     }
 }
@@ -107,5 +133,8 @@ fn wait_for_agents(dir: &Dir, options: &Options) -> Result<(), LabError> {
         return Ok(());
     }
     let status: Status = control::ask(dir, &Ask::Status)?;
-    status.nodes.iter().try_for_each(|n| node::wait_serving(dir, &n.name, Duration::from_secs(60)))
+    status
+        .nodes
+        .iter()
+        .try_for_each(|n| node::wait_serving(dir, &n.name, Duration::from_secs(60)))
 }

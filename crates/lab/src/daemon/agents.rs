@@ -35,7 +35,11 @@ struct Agent {
 
 impl Agents {
     pub(crate) fn new(program: &Path, logs: &Path) -> Self {
-        Self { program: program.to_owned(), logs: logs.to_owned(), all: Arc::default() }
+        Self {
+            program: program.to_owned(),
+            logs: logs.to_owned(),
+            all: Arc::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Agent>> {
@@ -54,8 +58,15 @@ impl Agents {
             return Err(LabError::Usage(format!("the agent of {node} runs already")));
         }
         let log = self.log(node);
-        let file = fs::File::options().append(true).create(true).open(&log).map_err(LabError::file("open", &log))?;
-        let spawn = |source| LabError::Spawn { program: self.program.display().to_string(), source };
+        let file = fs::File::options()
+            .append(true)
+            .create(true)
+            .open(&log)
+            .map_err(LabError::file("open", &log))?;
+        let spawn = |source| LabError::Spawn {
+            program: self.program.display().to_string(),
+            source,
+        };
         let errors = file.try_clone().map_err(spawn)?;
         let mut child = place.run(|| {
             Command::new(&self.program)
@@ -97,7 +108,10 @@ impl Agents {
                 agent.ended = Some(how);
             }
         };
-        std::thread::Builder::new().spawn(wait).map(drop).map_err(LabError::socket("watch the agent"))
+        std::thread::Builder::new()
+            .spawn(wait)
+            .map(drop)
+            .map_err(LabError::socket("watch the agent"))
     }
 
     /// Ends the node's agent, by SIGTERM or SIGKILL, and waits for it.
@@ -110,8 +124,15 @@ impl Agents {
         if process.wait_end(GRACE) {
             return Ok(());
         }
-        let what = format!("the end of the agent of {node} (process {}) after {signal:?}", process.pid);
-        Err(LabError::TooLate { what, seconds: GRACE.as_secs(), log: self.log(node) })
+        let what = format!(
+            "the end of the agent of {node} (process {}) after {signal:?}",
+            process.pid
+        );
+        Err(LabError::TooLate {
+            what,
+            seconds: GRACE.as_secs(),
+            log: self.log(node),
+        })
     }
 
     /// Ends all agents side by side; those that do not end are left to `down`.
@@ -128,9 +149,19 @@ impl Agents {
     pub(crate) fn status(&self, node: &str) -> AgentStatus {
         let all = self.lock();
         let log = self.log(node).display().to_string();
-        let Some(agent) = all.get(node) else { return AgentStatus { log, ..AgentStatus::default() } };
+        let Some(agent) = all.get(node) else {
+            return AgentStatus {
+                log,
+                ..AgentStatus::default()
+            };
+        };
         let pid = agent.running.as_ref().filter(|p| p.alive()).map(|p| p.pid);
-        AgentStatus { pid, starts: agent.starts, ended: agent.ended.clone(), log }
+        AgentStatus {
+            pid,
+            starts: agent.starts,
+            ended: agent.ended.clone(),
+            log,
+        }
     }
 
     pub(crate) fn forget(&self, node: &str) {

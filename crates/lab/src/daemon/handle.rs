@@ -12,15 +12,11 @@ use super::network::Network;
 use super::options;
 use super::{EC2, IMDS};
 use crate::api::{Engine, operator_call};
-use crate::control::{
-    AgentAction, Ask, InterfaceStatus, NodeEnv, NodeStatus, Outside, Status, SubnetStatus,
-};
+use crate::control::{AgentAction, Ask, InterfaceStatus, NodeEnv, NodeStatus, Outside, Status, SubnetStatus};
 use crate::error::LabError;
 use crate::fabric::netns::Place;
 use crate::fabric::{DropLog, NodePlace, outside_host};
-use crate::model::{
-    ApiError, FabricNode, FabricView, NodeSpec, RoleConfig, SubnetRoute,
-};
+use crate::model::{ApiError, FabricNode, FabricView, NodeSpec, RoleConfig, SubnetRoute};
 use crate::state::Dir;
 
 /// How long a node may take to come or go.
@@ -54,9 +50,12 @@ impl Daemon {
         match ask {
             Ask::Status => self.blocking(|d| value(&d.status()?)).await,
             Ask::Env { node } => value(&self.env(&node)?),
-            Ask::NodeAdd { name, instance_type, subnet, agent } => {
-                self.node_add(name, instance_type, subnet, agent).await
-            }
+            Ask::NodeAdd {
+                name,
+                instance_type,
+                subnet,
+                agent,
+            } => self.node_add(name, instance_type, subnet, agent).await,
             Ask::NodeRemove { name } => self.node_remove(&name).await,
             Ask::Agent { node, action, env } => self.blocking(move |d| d.agent(&node, action, &env)).await,
             Ask::FaultAdd { rule } => value(&self.engine.with(|vpc, _| vpc.add_fault(rule))),
@@ -67,19 +66,27 @@ impl Daemon {
             }
             Ask::FaultClear { id: Some(id) } => {
                 let gone = self.engine.with(|vpc, _| vpc.remove_fault(id));
-                let unknown = || LabError::Unknown { kind: "fault", name: id.to_string(), known: Vec::new() };
+                let unknown = || LabError::Unknown {
+                    kind: "fault",
+                    name: id.to_string(),
+                    known: Vec::new(),
+                };
                 gone.then_some(Value::Null).ok_or_else(unknown)
             }
             Ask::Calls { since_ms } => {
                 let since = Duration::from_millis(since_ms);
-                self.engine.with(|vpc, _| value(&vpc.calls().filter(|c| c.at >= since).collect::<Vec<_>>()))
+                self.engine
+                    .with(|vpc, _| value(&vpc.calls().filter(|c| c.at >= since).collect::<Vec<_>>()))
             }
             Ask::Drops { since_ms } => {
                 let mut drops = self.drops.since(Duration::from_millis(since_ms));
                 let view = self.engine.with(|vpc, _| vpc.fabric());
                 for drop in &mut drops {
                     for link in [&mut drop.from, &mut drop.to].into_iter().flatten() {
-                        let named = view.interfaces.iter().find(|i| crate::fabric::link_name(&i.eni) == *link);
+                        let named = view
+                            .interfaces
+                            .iter()
+                            .find(|i| crate::fabric::link_name(&i.eni) == *link);
                         if let Some(interface) = named {
                             *link = interface.eni.to_string();
                         }
@@ -94,7 +101,8 @@ impl Daemon {
                 let (node, _) = self.find(&node)?;
                 value(&self.engine.with(|vpc, _| {
                     let before = vpc.instance(&node.id).map_err(refused)?.hop_limit;
-                    vpc.modify_metadata_options(&node.id, Some(hops), None).map_err(refused)?;
+                    vpc.modify_metadata_options(&node.id, Some(hops), None)
+                        .map_err(refused)?;
                     Ok::<u8, LabError>(before)
                 })?)
             }
@@ -107,7 +115,9 @@ impl Daemon {
     ) -> Result<Value, LabError> {
         let daemon = self.clone();
         let ended = |e: tokio::task::JoinError| LabError::Refused(format!("the daemon failed: {e}"));
-        tokio::task::spawn_blocking(move || work(&daemon)).await.map_err(ended)?
+        tokio::task::spawn_blocking(move || work(&daemon))
+            .await
+            .map_err(ended)?
     }
 
     fn view(&self) -> FabricView {
@@ -118,11 +128,13 @@ impl Daemon {
         let view = self.view();
         let mut places = self.network.nodes();
         let found = view.nodes.iter().find(|n| n.name == name).cloned();
-        found.and_then(|node| places.remove(&node.id).map(|place| (node, place))).ok_or_else(|| LabError::Unknown {
-            kind: "node",
-            name: name.to_owned(),
-            known: view.nodes.into_iter().map(|n| n.name).collect(),
-        })
+        found
+            .and_then(|node| places.remove(&node.id).map(|place| (node, place)))
+            .ok_or_else(|| LabError::Unknown {
+                kind: "node",
+                name: name.to_owned(),
+                known: view.nodes.into_iter().map(|n| n.name).collect(),
+            })
     }
 
     fn status(&self) -> Result<Status, LabError> {
@@ -139,7 +151,14 @@ impl Daemon {
         let mut nodes: Vec<NodeStatus> = view
             .nodes
             .iter()
-            .filter_map(|n| Some(node_status(&view, n, places.get(&n.id)?, self.agents.status(&n.name))))
+            .filter_map(|n| {
+                Some(node_status(
+                    &view,
+                    n,
+                    places.get(&n.id)?,
+                    self.agents.status(&n.name),
+                ))
+            })
             .collect();
         nodes.sort_by_key(|n| (n.name.len(), n.name.clone()));
         Ok(Status {
@@ -164,7 +183,10 @@ impl Daemon {
     fn env(&self, name: &str) -> Result<NodeEnv, LabError> {
         let (node, place) = self.find(name)?;
         let (region, keys) = self.engine.with(|vpc, _| {
-            (vpc.config().region.clone(), vpc.role_credentials(RoleConfig::NODE))
+            (
+                vpc.config().region.clone(),
+                vpc.role_credentials(RoleConfig::NODE),
+            )
         });
         let ec2 = format!("http://{}:{}", EC2.0, EC2.1);
         let mut variables = vec![
@@ -204,18 +226,27 @@ impl Daemon {
 
     fn start_agent(&self, name: &str, place: &NodePlace, env: &[String]) -> Result<(), LabError> {
         // Region and credentials are left for IMDS to tell, as on a node.
-        let told = ["AWS_ENDPOINT_URL_EC2", "AWS_EC2_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT", "MY_NODE_NAME"];
+        let told = [
+            "AWS_ENDPOINT_URL_EC2",
+            "AWS_EC2_ENDPOINT",
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+            "MY_NODE_NAME",
+        ];
         let mut all = self.env(name)?.variables;
         all.retain(|(key, _)| told.contains(&key.as_str()));
         all.extend(self.env.iter().cloned());
         for text in env {
             all.push(options::pair(text)?);
         }
-        self.agents.start(name, &Place::of_node(&place.namespace, place.holder.pid)?, &all)
+        self.agents
+            .start(name, &Place::of_node(&place.namespace, place.holder.pid)?, &all)
     }
 
     pub(crate) fn start_all_agents(&self) -> Result<(), LabError> {
-        self.network.nodes().values().try_for_each(|place| self.start_agent(&place.name, place, &[]))
+        self.network
+            .nodes()
+            .values()
+            .try_for_each(|place| self.start_agent(&place.name, place, &[]))
     }
 
     async fn node_add(
@@ -227,9 +258,16 @@ impl Daemon {
     ) -> Result<Value, LabError> {
         let name = name.unwrap_or_else(|| free_name(&self.view()));
         let instance_type = instance_type.unwrap_or_else(|| self.instance_type.clone());
-        let spec = NodeSpec { subnet, ..NodeSpec::new(&name, &instance_type) };
-        let id = self.engine.with(|vpc, now| vpc.run_instance(now, &spec)).map_err(refused)?;
-        self.wait("the node's start", || self.network.nodes().contains_key(&id)).await?;
+        let spec = NodeSpec {
+            subnet,
+            ..NodeSpec::new(&name, &instance_type)
+        };
+        let id = self
+            .engine
+            .with(|vpc, now| vpc.run_instance(now, &spec))
+            .map_err(refused)?;
+        self.wait("the node's start", || self.network.nodes().contains_key(&id))
+            .await?;
         let agent = agent && self.with_agents;
         if agent {
             let (_, place) = self.find(&name)?;
@@ -240,8 +278,11 @@ impl Daemon {
 
     async fn node_remove(&self, name: &str) -> Result<Value, LabError> {
         let (node, _) = self.find(name)?;
-        self.engine.with(|vpc, now| vpc.terminate_instance(now, &node.id)).map_err(refused)?;
-        self.wait("the node's end", || !self.network.nodes().contains_key(&node.id)).await?;
+        self.engine
+            .with(|vpc, now| vpc.terminate_instance(now, &node.id))
+            .map_err(refused)?;
+        self.wait("the node's end", || !self.network.nodes().contains_key(&node.id))
+            .await?;
         self.agents.forget(name);
         Ok(Value::Null)
     }
@@ -257,12 +298,20 @@ impl Daemon {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let log = self.dir.log().join("lab.log");
-        Err(LabError::TooLate { what: what.to_owned(), seconds: NODE_LIMIT.as_secs(), log })
+        Err(LabError::TooLate {
+            what: what.to_owned(),
+            seconds: NODE_LIMIT.as_secs(),
+            log,
+        })
     }
 }
 
 fn outside(cidr: ipnet::Ipv4Net, namespace: String) -> Outside {
-    Outside { cidr, host: outside_host(cidr), namespace }
+    Outside {
+        cidr,
+        host: outside_host(cidr),
+        namespace,
+    }
 }
 
 fn subnet_status(subnet: &crate::model::FabricSubnet) -> SubnetStatus {
@@ -313,10 +362,17 @@ fn node_status(
 
 fn free_name(view: &FabricView) -> String {
     let taken = |name: &String| view.nodes.iter().any(|n| n.name == *name);
-    (1..).map(|n| format!("node-{n}")).find(|name| !taken(name)).unwrap_or_default()
+    (1..)
+        .map(|n| format!("node-{n}"))
+        .find(|name| !taken(name))
+        .unwrap_or_default()
 }
 
 /// Interfaces attached to nothing: what a careless agent leaks.
 fn loose(vpc: &crate::model::Vpc) -> Vec<String> {
-    vpc.interfaces.values().filter(|i| i.attachment.is_none()).map(|i| i.id.to_string()).collect()
+    vpc.interfaces
+        .values()
+        .filter(|i| i.attachment.is_none())
+        .map(|i| i.id.to_string())
+        .collect()
 }

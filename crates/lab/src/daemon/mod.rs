@@ -44,7 +44,10 @@ const EC2: (Ipv4Addr, u16) = (Ipv4Addr::new(169, 254, 169, 249), 8773);
 pub fn run(dir: &Dir, options: &Options, agent: &Path) -> Result<(), LabError> {
     // A session of its own: the terminal's signals are not for it.
     let _ = rustix::process::setsid();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -65,7 +68,11 @@ fn say(line: &str) {
 }
 
 async fn serve(dir: &Dir, options: &Options, agent: &Path) -> Result<(), LabError> {
-    let made = Made { daemon: Process::current(), netns_dir: !Path::new(netns::DIR).exists(), ..Made::default() };
+    let made = Made {
+        daemon: Process::current(),
+        netns_dir: !Path::new(netns::DIR).exists(),
+        ..Made::default()
+    };
     let records = Records::create(dir, made)?;
     let start = Instant::now();
     let engine = Engine::new(Vpc::new(options.config(), options.seed.unwrap_or_default()));
@@ -122,8 +129,13 @@ async fn faces(dir: &Dir, engine: &Engine) -> Result<u16, LabError> {
     let into_tokio = |l| TcpListener::from_std(l).map_err(LabError::socket("serve a face"));
     let imds = into_tokio(listen_in_vpc(&names, IMDS.0, IMDS.1)?)?;
     let inside = into_tokio(listen_in_vpc(&names, EC2.0, EC2.1)?)?;
-    let outside = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(LabError::socket("listen on 127.0.0.1"))?;
-    let port = outside.local_addr().map_err(LabError::socket("listen on 127.0.0.1"))?.port();
+    let outside = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .map_err(LabError::socket("listen on 127.0.0.1"))?;
+    let port = outside
+        .local_addr()
+        .map_err(LabError::socket("listen on 127.0.0.1"))?
+        .port();
     tokio::spawn(serve_ec2(inside, engine.clone()));
     tokio::spawn(serve_ec2(outside, engine.clone()));
     let owner = engine.clone();
@@ -144,7 +156,9 @@ async fn converse(stream: UnixStream, daemon: Arc<Daemon>) {
         return;
     }
     let answer = match serde_json::from_str::<Ask>(&line) {
-        Err(e) => Answer::Error(format!("the daemon does not understand this command line's request: {e}")),
+        Err(e) => Answer::Error(format!(
+            "the daemon does not understand this command line's request: {e}"
+        )),
         Ok(ask) => match daemon.answer(ask).await {
             Ok(value) => Answer::Ok(value),
             Err(e) => Answer::Error(e.to_string()),

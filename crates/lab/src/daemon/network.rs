@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
@@ -21,7 +22,12 @@ pub(crate) struct Network {
 
 impl Network {
     /// Makes the fabric and starts following the engine. Must be called inside the daemon's runtime.
-    pub(crate) fn start(dir: &Dir, records: Records, engine: &Engine, drops: &DropLog) -> Result<Self, LabError> {
+    pub(crate) fn start(
+        dir: &Dir,
+        records: Records,
+        engine: &Engine,
+        drops: &DropLog,
+    ) -> Result<Self, LabError> {
         let mut wanted = engine.subscribe();
         let generation = *wanted.borrow_and_update();
         let view = engine.with(|vpc, _| vpc.fabric());
@@ -29,7 +35,11 @@ impl Network {
         let nodes = Arc::new(Mutex::new(fabric.nodes()));
         let fabric = Arc::new(Mutex::new(fabric));
         let (done, applied) = watch::channel(generation);
-        let network = Self { nodes, fabric, applied };
+        let network = Self {
+            nodes,
+            fabric,
+            applied,
+        };
         let (engine, follower) = (engine.clone(), network.clone());
         tokio::spawn(async move {
             while wanted.changed().await.is_ok() {
@@ -39,8 +49,10 @@ impl Network {
                 let worker = follower.clone();
                 let apply = move || {
                     let mut fabric = worker.fabric.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Err(e) = fabric.apply(&view) {
-                        tracing::error!(error = %e, "a change of the fabric failed");
+                    let start = Instant::now();
+                    match fabric.apply(&view) {
+                        Ok(()) => tracing::info!(generation, took = ?start.elapsed(), "the fabric followed"),
+                        Err(e) => tracing::error!(error = %e, "a change of the fabric failed"),
                     }
                     *worker.nodes.lock().unwrap_or_else(PoisonError::into_inner) = fabric.nodes();
                 };
@@ -65,6 +77,9 @@ impl Network {
 
     /// Dropped packets by reason.
     pub(crate) fn counters(&self) -> Result<BTreeMap<String, u64>, LabError> {
-        self.fabric.lock().unwrap_or_else(PoisonError::into_inner).counters()
+        self.fabric
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .counters()
     }
 }

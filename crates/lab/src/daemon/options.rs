@@ -64,8 +64,11 @@ impl Options {
             "--seed".to_owned(),
             seed.to_string(),
         ];
-        let timings =
-            [("--ec2-latency", self.ec2_latency), ("--imds-lag", self.imds_lag), ("--attach-delay", self.attach_delay)];
+        let timings = [
+            ("--ec2-latency", self.ec2_latency),
+            ("--imds-lag", self.imds_lag),
+            ("--attach-delay", self.attach_delay),
+        ];
         for (name, value) in timings.into_iter().filter_map(|(n, v)| Some((n, v?))) {
             args.extend([name.to_owned(), value.to_string()]);
         }
@@ -157,16 +160,33 @@ mod tests {
 
     #[test]
     fn options_survive_the_way_to_the_daemon() {
-        let line = ["x", "--nodes", "3", "--type", "t3.small", "--ec2-latency", "400", "--env", "A=b c", "--no-agent"];
+        let line = [
+            "x",
+            "--nodes",
+            "3",
+            "--type",
+            "t3.small",
+            "--ec2-latency",
+            "400",
+            "--env",
+            "A=b c",
+            "--no-agent",
+        ];
         let first = Line::parse_from(line).options;
         let args = first.arguments(7);
         let second = Line::parse_from(std::iter::once("x".to_owned()).chain(args)).options;
-        let expected = Options { seed: Some(7), ..first };
+        let expected = Options {
+            seed: Some(7),
+            ..first
+        };
         assert_eq!(format!("{second:?}"), format!("{expected:?}"));
     }
 
     #[test]
     fn usual_options_are_those_of_an_empty_line() {
-        assert_eq!(format!("{:?}", Options::usual()), format!("{:?}", Line::parse_from(["x"]).options));
+        assert_eq!(
+            format!("{:?}", Options::usual()),
+            format!("{:?}", Line::parse_from(["x"]).options)
+        );
     }
 }

@@ -59,7 +59,10 @@ impl DropLog {
     /// An empty log; times count from `start`.
     #[must_use]
     pub fn new(start: Instant) -> Self {
-        Self { start, kept: Arc::default() }
+        Self {
+            start,
+            kept: Arc::default(),
+        }
     }
 
     /// The newest drops from `since` on, oldest first.
@@ -91,7 +94,16 @@ impl DropLog {
             let socket = bind().map_err(LabError::socket("bind to the drop log"))?;
             Ok((socket, names))
         })?;
-        let run = move || Reader { socket, names, cache: HashMap::new(), label, log }.run();
+        let run = move || {
+            Reader {
+                socket,
+                names,
+                cache: HashMap::new(),
+                label,
+                log,
+            }
+            .run()
+        };
         std::thread::Builder::new()
             .name(format!("drops-{label}"))
             .spawn(run)
@@ -131,8 +143,15 @@ fn configure(fd: &OwnedFd, attribute: u16, value: &[u8]) -> io::Result<()> {
     let mut answer = [0u8; 1024];
     let (n, _) = recv(fd, &mut answer, RecvFlags::empty())?;
     // NLMSG_ERROR: header, then the negative error number, 0 for an acknowledgement.
-    let code = answer.get(..n).and_then(|a| bytes4(a, 16)).map_or(0, i32::from_ne_bytes);
-    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) }
+    let code = answer
+        .get(..n)
+        .and_then(|a| bytes4(a, 16))
+        .map_or(0, i32::from_ne_bytes);
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(-code))
+    }
 }
 
 const fn libc_af_inet() -> u8 {
@@ -161,8 +180,13 @@ impl Reader {
     }
 
     fn datagram(&mut self, mut rest: &[u8]) {
-        while let Some(length) = bytes4(rest, 0).map(u32::from_ne_bytes).and_then(|l| usize::try_from(l).ok()) {
-            let Some(message) = rest.get(..length).filter(|_| length >= 16) else { return };
+        while let Some(length) = bytes4(rest, 0)
+            .map(u32::from_ne_bytes)
+            .and_then(|l| usize::try_from(l).ok())
+        {
+            let Some(message) = rest.get(..length).filter(|_| length >= 16) else {
+                return;
+            };
             // NFNL_SUBSYS_ULOG << 8 | NFULNL_MSG_PACKET
             if message.get(4..6) == Some(&0x0400u16.to_ne_bytes()[..]) {
                 self.packet(message.get(20..).unwrap_or_default());
@@ -183,7 +207,8 @@ impl Reader {
             }
         }
         let at_ms = u64::try_from(self.log.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.log.push(describe(at_ms, self.label, &prefix, from, to, payload));
+        self.log
+            .push(describe(at_ms, self.label, &prefix, from, to, payload));
     }
 
     /// The name behind NFULA_IFINDEX_INDEV and _OUTDEV. Cached, as the link may go before its last drop is read.
@@ -208,7 +233,12 @@ fn describe(
 ) -> DroppedPacket {
     let (reason, side) = ["in", "out"]
         .into_iter()
-        .find_map(|side| Some((prefix.strip_suffix(side)?.strip_suffix('-')?, Some(side.to_owned()))))
+        .find_map(|side| {
+            Some((
+                prefix.strip_suffix(side)?.strip_suffix('-')?,
+                Some(side.to_owned()),
+            ))
+        })
         .unwrap_or((prefix, None));
     let address = |at: usize| bytes4(packet, at).map(Ipv4Addr::from);
     let number = packet.get(9).copied().unwrap_or_default();
@@ -265,10 +295,26 @@ mod tests {
         let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0];
         packet.extend([10, 0, 0, 4, 10, 0, 0, 5]);
         packet.extend([0x1e, 0x61, 0x00, 0x35, 0, 8, 0, 0]);
-        let drop = describe(7, "vpc", "security-group-in", Some("e1".into()), Some("e2".into()), &packet);
-        assert_eq!((drop.reason.as_str(), drop.side.as_deref()), ("security-group", Some("in")));
-        assert_eq!((drop.source, drop.destination), (Some([10, 0, 0, 4].into()), Some([10, 0, 0, 5].into())));
-        assert_eq!((drop.protocol.as_str(), drop.source_port, drop.destination_port), ("udp", Some(7777), Some(53)));
+        let drop = describe(
+            7,
+            "vpc",
+            "security-group-in",
+            Some("e1".into()),
+            Some("e2".into()),
+            &packet,
+        );
+        assert_eq!(
+            (drop.reason.as_str(), drop.side.as_deref()),
+            ("security-group", Some("in"))
+        );
+        assert_eq!(
+            (drop.source, drop.destination),
+            (Some([10, 0, 0, 4].into()), Some([10, 0, 0, 5].into()))
+        );
+        assert_eq!(
+            (drop.protocol.as_str(), drop.source_port, drop.destination_port),
+            ("udp", Some(7777), Some(53))
+        );
     }
 
     #[test]
@@ -285,6 +331,9 @@ mod tests {
     fn broken_attributes_end_the_reading() {
         assert_eq!(Attributes(&[3, 0, 1, 0]).count(), 0);
         assert_eq!(Attributes(&[8, 0, 1, 0, 1]).count(), 0);
-        assert_eq!(Attributes(&[5, 0, 1, 0, 9]).collect::<Vec<_>>(), vec![(1, &[9][..])]);
+        assert_eq!(
+            Attributes(&[5, 0, 1, 0, 9]).collect::<Vec<_>>(),
+            vec![(1, &[9][..])]
+        );
     }
 }

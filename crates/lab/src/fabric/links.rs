@@ -63,9 +63,10 @@ pub(crate) fn steps(old: Option<&FabricView>, new: &FabricView) -> Steps {
             None => steps.attach.push((*interface).clone()),
             Some(had) => {
                 let (had, wanted) = (owned(had), owned(interface));
-                steps.remove.extend(had.difference(&wanted).map(|net| {
-                    format!("route delete {net} dev {}", link_name(&interface.eni))
-                }));
+                steps.remove.extend(
+                    had.difference(&wanted)
+                        .map(|net| format!("route delete {net} dev {}", link_name(&interface.eni))),
+                );
                 let added = wanted.difference(&had).copied();
                 steps.route.extend(added.filter_map(|net| route(interface, net)));
             }
@@ -104,9 +105,13 @@ pub(crate) fn attach_lines(interface: &FabricInterface, node_namespace: &str, na
         format!("link set dev {link} up"),
     ];
     if let Some(primary) = interface.primary {
-        lines.push(format!("neighbour replace {primary} lladdr {mac} dev {link} nud permanent"));
+        lines.push(format!(
+            "neighbour replace {primary} lladdr {mac} dev {link} nud permanent"
+        ));
         lines.extend(route(interface, Ipv4Net::from(primary)));
-        let others = owned(interface).into_iter().filter(|net| *net != Ipv4Net::from(primary));
+        let others = owned(interface)
+            .into_iter()
+            .filter(|net| *net != Ipv4Net::from(primary));
         lines.extend(others.filter_map(|net| route(interface, net)));
     }
     lines
@@ -115,27 +120,54 @@ pub(crate) fn attach_lines(interface: &FabricInterface, node_namespace: &str, na
 /// Lines for the node's own namespace that bring its primary interface up as a DHCP client would.
 pub(crate) fn boot_lines(view: &FabricView, interface: &FabricInterface, name: &str) -> Vec<String> {
     let subnet = view.subnets.iter().find(|s| s.id == interface.subnet);
-    let (Some(subnet), Some(primary)) = (subnet, interface.primary) else { return Vec::new() };
+    let (Some(subnet), Some(primary)) = (subnet, interface.primary) else {
+        return Vec::new();
+    };
     vec![
-        format!("address add {primary}/{} broadcast + dev {name}", subnet.cidr.prefix_len()),
+        format!(
+            "address add {primary}/{} broadcast + dev {name}",
+            subnet.cidr.prefix_len()
+        ),
         format!("link set dev {name} up"),
-        format!("route add default via {} dev {name} src {primary}", subnet.gateway),
+        format!(
+            "route add default via {} dev {name} src {primary}",
+            subnet.gateway
+        ),
     ]
 }
 
 /// Lines for the VPC's namespace that make the links to the internet and the peer, and the router's own addresses.
 pub(crate) fn router_lines(view: &FabricView, internet: &str, peer: &str) -> Vec<String> {
-    let mut lines: Vec<String> =
-        view.subnets.iter().map(|s| format!("address add {}/32 dev lo", s.gateway)).collect();
+    let mut lines: Vec<String> = view
+        .subnets
+        .iter()
+        .map(|s| format!("address add {}/32 dev lo", s.gateway))
+        .collect();
     // IMDS, and the EC2 face for the nodes.
     lines.push("address add 169.254.169.254/32 dev lo".to_owned());
     lines.push("address add 169.254.169.249/32 dev lo".to_owned());
-    lines.extend(neighbour_link(super::names::INTERNET_LINK, INTERNET_MTU, internet, INTERNET_SIDE_MAC));
+    lines.extend(neighbour_link(
+        super::names::INTERNET_LINK,
+        INTERNET_MTU,
+        internet,
+        INTERNET_SIDE_MAC,
+    ));
     // Also what nobody in the VPC owns goes there, as far as the rules, which drop it and say so.
-    lines.push(format!("route add default via {FAR} dev {} onlink", super::names::INTERNET_LINK));
-    lines.extend(neighbour_link(super::names::PEER_LINK, VPC_MTU, peer, PEER_SIDE_MAC));
+    lines.push(format!(
+        "route add default via {FAR} dev {} onlink",
+        super::names::INTERNET_LINK
+    ));
+    lines.extend(neighbour_link(
+        super::names::PEER_LINK,
+        VPC_MTU,
+        peer,
+        PEER_SIDE_MAC,
+    ));
     if let Some(net) = view.peer {
-        lines.push(format!("route add {net} via {FAR} dev {} onlink", super::names::PEER_LINK));
+        lines.push(format!(
+            "route add {net} via {FAR} dev {} onlink",
+            super::names::PEER_LINK
+        ));
     }
     lines
 }
@@ -167,11 +199,133 @@ pub(crate) fn outside_lines(hosts: Ipv4Net, reach: &[Ipv4Net]) -> Vec<String> {
         format!("link set dev {vpc} up"),
         format!("neighbour replace {NEAR} lladdr {ROUTER_MAC} dev {vpc} nud permanent"),
     ];
-    lines.extend(reach.iter().map(|net| format!("route add {net} via {NEAR} dev {vpc} onlink src {host}")));
+    lines.extend(
+        reach
+            .iter()
+            .map(|net| format!("route add {net} via {NEAR} dev {vpc} onlink src {host}")),
+    );
     lines
 }
 
 /// The address an outside network's own connections come from: the tenth of its range.
 pub(crate) fn host_of(hosts: Ipv4Net) -> std::net::Ipv4Addr {
     hosts.hosts().nth(9).unwrap_or_else(|| hosts.addr())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fabric::testing::{interface, view, views};
+
+    /// What the VPC's namespace holds, told by the lines alone: links, and routes with the link they go by.
+    #[derive(Default, PartialEq, Eq, Debug)]
+    struct Kernel {
+        links: BTreeSet<String>,
+        routes: BTreeMap<String, String>,
+    }
+
+    impl Kernel {
+        fn run(&mut self, line: &str) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let after = |word: &str| {
+                words
+                    .iter()
+                    .position(|w| *w == word)
+                    .and_then(|at| words.get(at + 1))
+                    .map(ToString::to_string)
+            };
+            match words[..2] {
+                ["link", "add"] => assert!(self.links.insert(after("name").unwrap()), "twice: {line}"),
+                ["link", "delete"] => {
+                    let link = after("dev").unwrap();
+                    assert!(self.links.remove(&link), "no such link: {line}");
+                    self.routes.retain(|_, by| *by != link);
+                }
+                ["route", "replace"] => {
+                    let link = after("dev").unwrap();
+                    assert!(self.links.contains(&link), "no such link: {line}");
+                    self.routes.insert(words[2].to_owned(), link);
+                }
+                ["route", "delete"] => {
+                    assert_eq!(
+                        self.routes.get(words[2]),
+                        after("dev").as_ref(),
+                        "not there: {line}"
+                    );
+                    self.routes.remove(words[2]);
+                }
+                _ => {}
+            }
+        }
+
+        fn follow(&mut self, old: Option<&FabricView>, new: &FabricView) {
+            let steps = steps(old, new);
+            steps.remove.iter().for_each(|l| self.run(l));
+            for interface in &steps.attach {
+                attach_lines(interface, "ns", "eth0")
+                    .iter()
+                    .for_each(|l| self.run(l));
+            }
+            steps.route.iter().for_each(|l| self.run(l));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn following_the_changes_ends_where_starting_afresh_would(views in views()) {
+            let mut followed = Kernel::default();
+            let mut old = None;
+            for new in &views {
+                followed.follow(old, new);
+                old = Some(new);
+            }
+            let mut fresh = Kernel::default();
+            fresh.follow(None, old.unwrap());
+            prop_assert_eq!(followed, fresh);
+        }
+
+        #[test]
+        fn nothing_is_done_when_nothing_changed(views in views()) {
+            for view in &views {
+                prop_assert!(steps(Some(view), view).is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn new_addresses_of_an_interface_leave_its_link_alone() {
+        let before = interface(1, &["10.0.0.4/32"]);
+        let after = interface(1, &["10.0.0.4/32", "10.0.0.9/32", "10.0.0.16/28"]);
+        let steps = steps(Some(&view(vec![before])), &view(vec![after]));
+        assert!(steps.attach.is_empty() && steps.remove.is_empty());
+        assert_eq!(
+            steps.route,
+            vec![
+                "route replace 10.0.0.9/32 via 10.0.0.4 dev e00000000000001 onlink",
+                "route replace 10.0.0.16/28 via 10.0.0.4 dev e00000000000001 onlink",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_address_that_moves_is_taken_away_before_it_is_given() {
+        let old = view(vec![
+            interface(1, &["10.0.0.4/32", "10.0.0.9/32"]),
+            interface(2, &["10.0.0.5/32"]),
+        ]);
+        let new = view(vec![
+            interface(1, &["10.0.0.4/32"]),
+            interface(2, &["10.0.0.5/32", "10.0.0.9/32"]),
+        ]);
+        let steps = steps(Some(&old), &new);
+        assert_eq!(steps.remove, vec!["route delete 10.0.0.9/32 dev e00000000000001"]);
+        assert_eq!(
+            steps.route,
+            vec!["route replace 10.0.0.9/32 via 10.0.0.5 dev e00000000000002 onlink"]
+        );
+    }
 }

@@ -9,6 +9,8 @@ pub mod names;
 pub mod netns;
 pub mod node;
 mod rules;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -61,7 +63,12 @@ impl Fabric {
     ///
     /// # Errors
     /// The first thing that could not be made; what was made is on record.
-    pub fn create(dir: &Dir, mut records: Records, view: &FabricView, drops: &DropLog) -> Result<Self, LabError> {
+    pub fn create(
+        dir: &Dir,
+        mut records: Records,
+        view: &FabricView,
+        drops: &DropLog,
+    ) -> Result<Self, LabError> {
         let names = dir.names();
         for name in [names.vpc(), names.internet(), names.peer()] {
             make_namespace(&mut records, &name)?;
@@ -71,19 +78,36 @@ impl Fabric {
         vpc.run(|| sysctls(ROUTER_SYSCTLS))?;
         internet.run(|| sysctls(OUTSIDE_SYSCTLS))?;
         peer.run(|| sysctls(OUTSIDE_SYSCTLS))?;
-        let bare = FabricView { nodes: Vec::new(), interfaces: Vec::new(), public: BTreeMap::new(), ..view.clone() };
+        let bare = FabricView {
+            nodes: Vec::new(),
+            interfaces: Vec::new(),
+            public: BTreeMap::new(),
+            ..view.clone()
+        };
         let rules = rules::render(&bare);
         tool::nft(&vpc, &rules::initial(&bare, &rules))?;
         tool::nft(&internet, &rules::internet_frame())?;
         drops.follow(&vpc, "vpc")?;
         drops.follow(&internet, "internet")?;
         tool::ip(&vpc, &links::router_lines(view, &names.internet(), &names.peer()))?;
-        tool::ip(&internet, &links::outside_lines(view.internet, &[view.public_pool]))?;
+        tool::ip(
+            &internet,
+            &links::outside_lines(view.internet, &[view.public_pool]),
+        )?;
         if let Some(net) = view.peer {
             tool::ip(&peer, &links::outside_lines(net, &view.vpc_cidrs))?;
         }
         let nodes = BTreeMap::new();
-        let mut fabric = Self { names, logs: dir.log(), vpc, internet, view: bare, rules, nodes, records };
+        let mut fabric = Self {
+            names,
+            logs: dir.log(),
+            vpc,
+            internet,
+            view: bare,
+            rules,
+            nodes,
+            records,
+        };
         fabric.apply(view)?;
         Ok(fabric)
     }
@@ -141,13 +165,16 @@ impl Fabric {
         Place::named(&name)?.run(|| sysctls(NODE_SYSCTLS))?;
         let made = Node::start(&name, &self.logs.join(&node.name))?;
         let holder = made.holder.clone();
-        self.records.change(|m| m.processes.push((format!("holder of {name}"), holder)))?;
+        self.records
+            .change(|m| m.processes.push((format!("holder of {name}"), holder)))?;
         self.nodes.insert(node.id.clone(), (node.clone(), made));
         Ok(())
     }
 
     fn remove_node(&mut self, id: &InstanceId) -> Result<(), LabError> {
-        let Some((_, node)) = self.nodes.remove(id) else { return Ok(()) };
+        let Some((_, node)) = self.nodes.remove(id) else {
+            return Ok(());
+        };
         let (name, holder) = (node.namespace.clone(), node.holder.clone());
         for process in crate::process::in_namespace(&netns::path(&name)) {
             // Whatever ran on the instance ends with it, as when EC2 terminates one.
@@ -163,7 +190,11 @@ impl Fabric {
 
     fn attach(&self, view: &FabricView, interface: &FabricInterface) -> Result<(), LabError> {
         let Some((_, node)) = self.nodes.get(&interface.node) else {
-            return Err(LabError::Unknown { kind: "instance", name: interface.node.to_string(), known: Vec::new() });
+            return Err(LabError::Unknown {
+                kind: "instance",
+                name: interface.node.to_string(),
+                known: Vec::new(),
+            });
         };
         let place = Place::named(&node.namespace)?;
         let name = place.run(|| free_name(interface.device_index))?;
@@ -183,7 +214,14 @@ impl Fabric {
     pub fn nodes(&self) -> BTreeMap<InstanceId, NodePlace> {
         let place = |(id, (node, made)): (&InstanceId, &(FabricNode, Node))| {
             let (name, namespace, holder) = (node.name.clone(), made.namespace.clone(), made.holder.clone());
-            (id.clone(), NodePlace { name, namespace, holder })
+            (
+                id.clone(),
+                NodePlace {
+                    name,
+                    namespace,
+                    holder,
+                },
+            )
         };
         self.nodes.iter().map(place).collect()
     }
@@ -205,7 +243,9 @@ pub fn listen_in_vpc(names: &Names, address: Ipv4Addr, port: u16) -> Result<std:
     Place::named(&names.vpc())?.run(|| {
         let listener = std::net::TcpListener::bind((address, port))
             .map_err(LabError::socket(format!("listen on {address}:{port} in the VPC")))?;
-        listener.set_nonblocking(true).map_err(LabError::socket("make a listener non-blocking"))?;
+        listener
+            .set_nonblocking(true)
+            .map_err(LabError::socket("make a listener non-blocking"))?;
         Ok(listener)
     })
 }
@@ -213,16 +253,34 @@ pub fn listen_in_vpc(names: &Names, address: Ipv4Addr, port: u16) -> Result<std:
 fn counters(places: &[&Place]) -> Result<BTreeMap<String, u64>, LabError> {
     let mut all: BTreeMap<String, u64> = rules::REASONS.iter().map(|(r, _)| ((*r).to_owned(), 0)).collect();
     for place in places {
-        let said = tool::run(place, "nft", &["-j", "list", "counters", "table", "ip", "vpc"], "")?;
+        let said = tool::run(
+            place,
+            "nft",
+            &["-j", "list", "counters", "table", "ip", "vpc"],
+            "",
+        )?;
         let read = serde_json::from_str::<serde_json::Value>(&said.out).ok();
-        let entries = read.as_ref().and_then(|v| v.get("nftables")?.as_array()).ok_or_else(|| LabError::Tool {
-            program: "nft".to_owned(),
-            namespace: place.name().to_owned(),
-            message: if said.err.is_empty() { "its list of counters makes no sense".to_owned() } else { said.err },
-        })?;
+        let entries = read
+            .as_ref()
+            .and_then(|v| v.get("nftables")?.as_array())
+            .ok_or_else(|| LabError::Tool {
+                program: "nft".to_owned(),
+                namespace: place.name().to_owned(),
+                message: if said.err.is_empty() {
+                    "its list of counters makes no sense".to_owned()
+                } else {
+                    said.err
+                },
+            })?;
         for counter in entries.iter().filter_map(|e| e.get("counter")) {
-            let name = counter.get("name").and_then(serde_json::Value::as_str).unwrap_or_default();
-            let packets = counter.get("packets").and_then(serde_json::Value::as_u64).unwrap_or_default();
+            let name = counter
+                .get("name")
+                .and_then(serde_json::Value::as_str)
+                .unwrap_or_default();
+            let packets = counter
+                .get("packets")
+                .and_then(serde_json::Value::as_u64)
+                .unwrap_or_default();
             *all.entry(name.to_owned()).or_default() += packets;
         }
     }
@@ -244,7 +302,9 @@ pub fn outside_host(hosts: ipnet::Ipv4Net) -> Ipv4Addr {
 fn make_namespace(records: &mut Records, name: &str) -> Result<(), LabError> {
     if netns::exists(name) {
         // Not recorded, so not ours: removing it would take somebody else's.
-        return Err(LabError::ns("create", name)(io::Error::from(io::ErrorKind::AlreadyExists)));
+        return Err(LabError::ns("create", name)(io::Error::from(
+            io::ErrorKind::AlreadyExists,
+        )));
     }
     records.change(|m| m.namespaces.push(name.to_owned()))?;
     netns::create(name)
@@ -257,7 +317,9 @@ fn free_name(device: u32) -> Result<String, LabError> {
         .map_err(LabError::socket("open a socket for link names"))?;
     let taken = |name: &String| name_to_index(&any, name).is_ok();
     let mut names = (device..=u32::MAX).map(|n| format!("eth{n}"));
-    names.find(|name| !taken(name)).ok_or_else(|| LabError::Usage("no link name is free".to_owned()))
+    names
+        .find(|name| !taken(name))
+        .ok_or_else(|| LabError::Usage("no link name is free".to_owned()))
 }
 
 /// In this order: changing `ip_forward` resets the other settings of links.

@@ -19,7 +19,9 @@ impl Names {
     /// Of the lab with that base name.
     #[must_use]
     pub fn new(base: &str) -> Self {
-        Self { base: base.to_owned() }
+        Self {
+            base: base.to_owned(),
+        }
     }
 
     /// The VPC's router.
@@ -67,7 +69,10 @@ mod tests {
 
     #[test]
     fn a_link_name_fits_and_keeps_the_end_of_the_id() {
-        assert_eq!(link_name(&EniId::from("eni-0123456789abcdef0")), "e3456789abcdef0");
+        assert_eq!(
+            link_name(&EniId::from("eni-0123456789abcdef0")),
+            "e3456789abcdef0"
+        );
         assert_eq!(link_name(&EniId::from("eni-01234567")), "e01234567");
     }
 }

@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_bind_recursive, mount_change, unmount};
+use rustix::mount::{
+    MountPropagationFlags, UnmountFlags, mount_bind, mount_bind_recursive, mount_change, unmount,
+};
 use rustix::net::{AddressFamily, SendFlags, SocketType, send, socket};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -42,7 +44,11 @@ impl Place {
         let net = open(path(name), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(io::Error::from)
             .map_err(LabError::ns("open", name))?;
-        Ok(Self { name: name.to_owned(), net, mounts: None })
+        Ok(Self {
+            name: name.to_owned(),
+            net,
+            mounts: None,
+        })
     }
 
     /// The named network namespace together with the mount namespace of process `holder`.
@@ -54,7 +60,10 @@ impl Place {
         let mounts = open(&file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(io::Error::from)
             .map_err(LabError::ns("open", file))?;
-        Ok(Self { mounts: Some(mounts), ..Self::named(name)? })
+        Ok(Self {
+            mounts: Some(mounts),
+            ..Self::named(name)?
+        })
     }
 
     /// Its name.
@@ -88,7 +97,9 @@ impl Place {
                 .spawn_scoped(scope, || self.enter().and_then(|()| work()))
                 .map_err(LabError::ns("start a thread for", &self.name))?;
             let panicked = || io::Error::other("the thread working in it panicked");
-            thread.join().unwrap_or_else(|_| Err(LabError::ns("work in", &self.name)(panicked())))
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(LabError::ns("work in", &self.name)(panicked())))
         })
     }
 }
@@ -159,7 +170,11 @@ pub fn remove_dir_if_empty() {
 }
 
 fn lock_dir() -> io::Result<OwnedFd> {
-    let dir = open(DIR, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let dir = open(
+        DIR,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     // iproute2 takes the same lock for the same purpose.
     flock(&dir, FlockOperation::LockExclusive)?;
     Ok(dir)

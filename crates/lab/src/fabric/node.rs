@@ -12,8 +12,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind, mount_bind_recursive,
-    mount_change, move_mount, open_tree,
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind,
+    mount_bind_recursive, mount_change, move_mount, open_tree,
 };
 
 use super::netns::Place;
@@ -44,7 +44,10 @@ impl Node {
     /// When the holder cannot start or reports that a mount failed.
     pub fn start(namespace: &str, logs: &Path) -> Result<Self, LabError> {
         fs::create_dir_all(logs).map_err(LabError::file("create", logs))?;
-        let spawn = |source| LabError::Spawn { program: "the node's holder".to_owned(), source };
+        let spawn = |source| LabError::Spawn {
+            program: "the node's holder".to_owned(),
+            source,
+        };
         let mut child = Command::new("/proc/self/exe")
             .arg("hold")
             .arg(namespace)
@@ -60,16 +63,23 @@ impl Node {
         }
         let holder = i32::try_from(child.id()).ok().and_then(Process::of);
         match (line.trim(), holder) {
-            ("ready", Some(holder)) => {
-                Ok(Self { namespace: namespace.to_owned(), holder, child, _lifeline: lifeline })
-            }
+            ("ready", Some(holder)) => Ok(Self {
+                namespace: namespace.to_owned(),
+                holder,
+                child,
+                _lifeline: lifeline,
+            }),
             (said, _) => {
                 let _ = child.kill();
                 let _ = child.wait();
                 Err(LabError::Tool {
                     program: "the node's holder".to_owned(),
                     namespace: namespace.to_owned(),
-                    message: if said.is_empty() { "it ended; see the lab's log".to_owned() } else { said.to_owned() },
+                    message: if said.is_empty() {
+                        "it ended; see the lab's log".to_owned()
+                    } else {
+                        said.to_owned()
+                    },
                 })
             }
         }
@@ -94,7 +104,9 @@ pub fn hold(namespace: &str, logs: &Path) -> Result<(), LabError> {
     let said = writeln!(out, "ready").and_then(|()| out.flush());
     said.map_err(LabError::file("write", "standard output"))?;
     let mut nothing = Vec::new();
-    io::stdin().read_to_end(&mut nothing).map_err(LabError::file("read", "standard input"))?;
+    io::stdin()
+        .read_to_end(&mut nothing)
+        .map_err(LabError::file("read", "standard input"))?;
     Ok(())
 }
 
@@ -104,24 +116,36 @@ fn mounts(logs: &Path) -> Result<(), LabError> {
     mount_change("/", slave).map_err(at("/"))?;
     own_sys()?;
     let logs = fs::canonicalize(logs).map_err(LabError::file("find", logs))?;
-    overlay(Path::new("/run"), &[(OsString::from("aws-node"), None)], NOT_SHARED)?;
+    overlay(
+        Path::new("/run"),
+        &[(OsString::from("aws-node"), None)],
+        NOT_SHARED,
+    )?;
     let var_run = Path::new("/var/run");
     if var_run.is_dir() && !var_run.is_symlink() {
         let shared = Some(PathBuf::from("/run/aws-node"));
         overlay(var_run, &[(OsString::from("aws-node"), shared)], NOT_SHARED)?;
     }
-    overlay(Path::new("/var/log"), &[(OsString::from("aws-routed-eni"), Some(logs))], &["aws-routed-eni"])
+    overlay(
+        Path::new("/var/log"),
+        &[(OsString::from("aws-routed-eni"), Some(logs))],
+        &["aws-routed-eni"],
+    )
 }
 
 fn at(target: impl Into<PathBuf>) -> impl FnOnce(rustix::io::Errno) -> LabError {
     let target = target.into();
-    move |e| LabError::Mount { target, source: e.into() }
+    move |e| LabError::Mount {
+        target,
+        source: e.into(),
+    }
 }
 
 /// A `/sys` of this network namespace; control groups stay as they were, eBPF pins are the node's own.
 fn own_sys() -> Result<(), LabError> {
     let cgroup = "/sys/fs/cgroup";
-    let tree = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_RECURSIVE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_RECURSIVE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let cgroups = open_tree(CWD, cgroup, tree).ok();
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("sysfs", "/sys", "sysfs", flags, None).map_err(at("/sys"))?;
@@ -137,11 +161,23 @@ fn own_sys() -> Result<(), LabError> {
 /// or bound from elsewhere. So nothing is made in the machine's `parent` itself.
 fn overlay(parent: &Path, own: &[(OsString, Option<PathBuf>)], hidden: &[&str]) -> Result<(), LabError> {
     // The descriptor still leads to what the tmpfs is going to cover.
-    let old = open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(at(parent))?;
+    let old = open(
+        parent,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(at(parent))?;
     let below = |name: &std::ffi::OsStr| under(&old, name);
     let entries = fs::read_dir(parent).map_err(LabError::file("read", parent))?;
     let entries: Vec<fs::DirEntry> = entries.flatten().collect();
-    mount("tmpfs", parent, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0755")).map_err(at(parent))?;
+    mount(
+        "tmpfs",
+        parent,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        Some(c"mode=0755"),
+    )
+    .map_err(at(parent))?;
     for entry in entries {
         let name = entry.file_name();
         if name.to_str().is_some_and(|n| hidden.contains(&n)) || own.iter().any(|(o, _)| *o == name) {
@@ -160,17 +196,25 @@ fn overlay(parent: &Path, own: &[(OsString, Option<PathBuf>)], hidden: &[&str]) 
 }
 
 fn under(dir: &OwnedFd, name: &std::ffi::OsStr) -> PathBuf {
-    Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name)
+    Path::new("/proc/self/fd")
+        .join(dir.as_raw_fd().to_string())
+        .join(name)
 }
 
 fn bring_back(from: &Path, target: &Path) -> Result<(), LabError> {
     // What is gone since the directory was read needs no place here.
-    let Ok(kind) = fs::symlink_metadata(from).map(|m| m.file_type()) else { return Ok(()) };
+    let Ok(kind) = fs::symlink_metadata(from).map(|m| m.file_type()) else {
+        return Ok(());
+    };
     if kind.is_symlink() {
         let link = fs::read_link(from).map_err(LabError::file("read", from))?;
         return std::os::unix::fs::symlink(link, target).map_err(LabError::file("create", target));
     }
-    let made = if kind.is_dir() { fs::create_dir(target) } else { fs::write(target, "") };
+    let made = if kind.is_dir() {
+        fs::create_dir(target)
+    } else {
+        fs::write(target, "")
+    };
     made.map_err(LabError::file("create", target))?;
     match mount_bind_recursive(from, target) {
         Err(rustix::io::Errno::NOENT) => Ok(()),

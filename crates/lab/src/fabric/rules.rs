@@ -16,8 +16,14 @@ pub(crate) const LOG_GROUP: u16 = 47;
 pub(crate) const REASONS: &[(&str, &str)] = &[
     ("source-check", "the interface does not own the source address"),
     ("no-owner", "no interface owns the destination address"),
-    ("security-group", "no rule of the interface's security groups lets it through"),
-    ("no-public-address", "no public address stands for it, so the internet gateway cannot pass it"),
+    (
+        "security-group",
+        "no rule of the interface's security groups lets it through",
+    ),
+    (
+        "no-public-address",
+        "no public address stands for it, so the internet gateway cannot pass it",
+    ),
     ("private-source", "a private source address reached the internet"),
     ("no-transit", "a VPC does not pass packets between its neighbours"),
     ("multicast", "a VPC carries neither broadcast nor multicast"),
@@ -56,13 +62,20 @@ fn quoted(link: &str) -> String {
 impl Rendered {
     fn set(&mut self, name: &str, kind: &str, declaration: &str, keys: impl IntoIterator<Item = String>) {
         let elements = keys.into_iter().map(|key| Element { key, value: None }).collect();
-        self.sets.insert(name.to_owned(), (format!("{kind} {declaration}"), elements));
+        self.sets
+            .insert(name.to_owned(), (format!("{kind} {declaration}"), elements));
     }
 
     fn map(&mut self, name: &str, declaration: &str, pairs: impl IntoIterator<Item = (String, String)>) {
-        let elements =
-            pairs.into_iter().map(|(key, value)| Element { key, value: Some(value) }).collect();
-        self.sets.insert(name.to_owned(), (format!("map {declaration}"), elements));
+        let elements = pairs
+            .into_iter()
+            .map(|(key, value)| Element {
+                key,
+                value: Some(value),
+            })
+            .collect();
+        self.sets
+            .insert(name.to_owned(), (format!("map {declaration}"), elements));
     }
 }
 
@@ -70,17 +83,42 @@ impl Rendered {
 pub(crate) fn render(view: &FabricView) -> Rendered {
     let mut r = Rendered::default();
     let links = |wanted: &dyn Fn(&crate::model::FabricInterface) -> bool| -> Vec<String> {
-        view.interfaces.iter().filter(|i| wanted(i)).map(|i| quoted(&link_name(&i.eni))).collect()
+        view.interfaces
+            .iter()
+            .filter(|i| wanted(i))
+            .map(|i| quoted(&link_name(&i.eni)))
+            .collect()
     };
     r.set("enis", "set", "type ifname;", links(&|_| true));
     r.set("checked", "set", "type ifname;", links(&|i| i.source_dest_check));
-    r.set("vpc", "set", "type ipv4_addr; flags interval;", view.vpc_cidrs.iter().map(ToString::to_string));
+    r.set(
+        "vpc",
+        "set",
+        "type ipv4_addr; flags interval;",
+        view.vpc_cidrs.iter().map(ToString::to_string),
+    );
     let natted = view.subnets.iter().filter(|s| s.route == SubnetRoute::Private);
-    r.set("natted", "set", "type ipv4_addr; flags interval;", natted.map(|s| s.cidr.to_string()));
-    r.set("with-public", "set", "type ipv4_addr;", view.public.keys().map(ToString::to_string));
-    let out = view.public.iter().map(|(private, public)| (private.to_string(), public.to_string()));
+    r.set(
+        "natted",
+        "set",
+        "type ipv4_addr; flags interval;",
+        natted.map(|s| s.cidr.to_string()),
+    );
+    r.set(
+        "with-public",
+        "set",
+        "type ipv4_addr;",
+        view.public.keys().map(ToString::to_string),
+    );
+    let out = view
+        .public
+        .iter()
+        .map(|(private, public)| (private.to_string(), public.to_string()));
     r.map("public-of", "type ipv4_addr : ipv4_addr;", out);
-    let back = view.public.iter().map(|(private, public)| (public.to_string(), private.to_string()));
+    let back = view
+        .public
+        .iter()
+        .map(|(private, public)| (public.to_string(), private.to_string()));
     r.map("private-of", "type ipv4_addr : ipv4_addr;", back);
     security_groups(view, &mut r);
     r
@@ -101,12 +139,12 @@ fn security_groups(view: &FabricView, r: &mut Rendered) {
         let link = quoted(&link_name(&interface.eni));
         ins.push((link.clone(), format!("jump {chain_in}")));
         outs.push((link, format!("jump {chain_out}")));
-        r.chains.entry(chain_in).or_insert_with(|| {
-            verdicts(groups.iter().flat_map(|g| &g.ingress), "saddr", "iifname", "in")
-        });
-        r.chains.entry(chain_out).or_insert_with(|| {
-            verdicts(groups.iter().flat_map(|g| &g.egress), "daddr", "oifname", "out")
-        });
+        r.chains
+            .entry(chain_in)
+            .or_insert_with(|| verdicts(groups.iter().flat_map(|g| &g.ingress), "saddr", "iifname", "in"));
+        r.chains
+            .entry(chain_out)
+            .or_insert_with(|| verdicts(groups.iter().flat_map(|g| &g.egress), "daddr", "oifname", "out"));
     }
     r.map("groups-in", "type ifname : verdict;", ins);
     r.map("groups-out", "type ifname : verdict;", outs);
@@ -119,7 +157,9 @@ fn members_set(group: &GroupId) -> String {
 /// One chain serves all interfaces with the same groups. nft limits names to 127 characters, groups may be sixteen.
 fn chain_name(direction: &str, groups: &str) -> String {
     // FNV-1a, 64 bits: stable from run to run, and there are a handful of combinations.
-    let hash = groups.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let hash = groups.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    });
     format!("{direction}-{hash:016x}")
 }
 
@@ -197,7 +237,11 @@ pub(crate) fn transition(old: &Rendered, new: &Rendered) -> String {
             line(format!("add element ip vpc {name} {{ {} }}", added.join(", ")));
         }
     }
-    let chains_gone: Vec<&String> = old.chains.keys().filter(|name| !new.chains.contains_key(*name)).collect();
+    let chains_gone: Vec<&String> = old
+        .chains
+        .keys()
+        .filter(|name| !new.chains.contains_key(*name))
+        .collect();
     for name in &chains_gone {
         line(format!("flush chain ip vpc {name}"));
     }
@@ -223,7 +267,10 @@ fn drop_chains(reasons: &[&str]) -> String {
 }
 
 fn counters() -> String {
-    REASONS.iter().map(|(reason, _)| format!("  counter {reason} {{ }}\n")).collect()
+    REASONS
+        .iter()
+        .map(|(reason, _)| format!("  counter {reason} {{ }}\n"))
+        .collect()
 }
 
 /// The transaction that makes the VPC's table as `wanted` says, from nothing.
@@ -241,7 +288,10 @@ pub(crate) fn initial(view: &FabricView, wanted: &Rendered) -> String {
         "no-service",
     ]);
     let sets = transition(&Rendered::default(), wanted);
-    format!("table ip vpc {{\n{counters}{drops}}}\n{sets}{}", hooks(view.nat_public))
+    format!(
+        "table ip vpc {{\n{counters}{drops}}}\n{sets}{}",
+        hooks(view.nat_public)
+    )
 }
 
 /// The chains every packet passes; they know the state only through the sets.
@@ -301,4 +351,104 @@ pub(crate) fn internet_frame() -> String {
 }}
 "
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fabric::testing::views;
+
+    /// Carries out a transaction on a rendered state, refusing what nft would refuse.
+    fn carry_out(state: &mut Rendered, text: &str) {
+        for line in text.lines() {
+            let (what, rest) = line.split_once(" ip vpc ").unwrap();
+            let (name, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+            let braced = rest.trim().trim_start_matches('{').trim_end_matches('}').trim();
+            let elements = || {
+                braced.split(", ").map(|e| match e.split_once(" : ") {
+                    Some((key, value)) => Element {
+                        key: key.to_owned(),
+                        value: Some(value.to_owned()),
+                    },
+                    None => Element {
+                        key: e.to_owned(),
+                        value: None,
+                    },
+                })
+            };
+            match what {
+                "add set" | "add map" => {
+                    let kind = what.trim_start_matches("add ");
+                    let new = (format!("{kind} {braced}"), BTreeSet::new());
+                    assert!(state.sets.insert(name.to_owned(), new).is_none(), "{line}");
+                }
+                "add chain" => assert!(
+                    state.chains.insert(name.to_owned(), Vec::new()).is_none(),
+                    "{line}"
+                ),
+                "flush chain" => state.chains.get_mut(name).unwrap().clear(),
+                "add rule" => {
+                    for set in rest.split_whitespace().filter_map(|w| w.strip_prefix('@')) {
+                        assert!(state.sets.contains_key(set), "unknown set: {line}");
+                    }
+                    state.chains.get_mut(name).unwrap().push(rest.to_owned());
+                }
+                "add element" => {
+                    for e in elements() {
+                        if let Some(chain) = e.value.as_ref().and_then(|v| v.strip_prefix("jump ")) {
+                            assert!(state.chains.contains_key(chain), "unknown chain: {line}");
+                        }
+                        let set = &mut state.sets.get_mut(name).unwrap().1;
+                        assert!(!set.iter().any(|had| had.key == e.key), "a key twice: {line}");
+                        set.insert(e);
+                    }
+                }
+                "delete element" => {
+                    for e in elements() {
+                        assert!(state.sets.get_mut(name).unwrap().1.remove(&e), "{line}");
+                    }
+                }
+                "delete chain" => {
+                    let jumped = format!("jump {name}");
+                    let used = state
+                        .sets
+                        .values()
+                        .flat_map(|(_, e)| e)
+                        .any(|e| e.value.as_ref() == Some(&jumped));
+                    assert!(!used, "still jumped to: {line}");
+                    assert_eq!(state.chains.remove(name), Some(Vec::new()), "{line}");
+                }
+                "delete set" => drop(state.sets.remove(name).unwrap()),
+                other => panic!("{other}"),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn each_transaction_leads_exactly_to_the_next_state(views in views()) {
+            let mut state = Rendered::default();
+            let mut told = Rendered::default();
+            for view in &views {
+                let wanted = render(view);
+                carry_out(&mut state, &transition(&told, &wanted));
+                prop_assert_eq!(&state, &wanted);
+                prop_assert_eq!(transition(&wanted, &wanted), "");
+                told = wanted;
+            }
+        }
+
+        #[test]
+        fn addresses_alone_change_no_rule(views in views()) {
+            for view in &views {
+                let mut more = view.clone();
+                for interface in &mut more.interfaces {
+                    interface.addresses.push("10.0.9.9/32".parse().unwrap());
+                }
+                prop_assert_eq!(transition(&render(view), &render(&more)), "");
+            }
+        }
+    }
 }

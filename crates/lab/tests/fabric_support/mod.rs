@@ -25,9 +25,25 @@ impl Lab {
     pub(crate) fn up(more: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let temp = tempfile::tempdir().unwrap();
-        let name = format!("lf{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let lab = Self { dir: temp.path().join(name), _temp: temp };
-        let quick = ["up", "--no-agent", "--ec2-latency", "0", "--imds-lag", "0", "--attach-delay", "0"];
+        let name = format!(
+            "lf{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        let lab = Self {
+            dir: temp.path().join(name),
+            _temp: temp,
+        };
+        let quick = [
+            "up",
+            "--no-agent",
+            "--ec2-latency",
+            "0",
+            "--imds-lag",
+            "0",
+            "--attach-delay",
+            "0",
+        ];
         let args: Vec<&str> = quick.iter().chain(more).copied().collect();
         lab.ok(&args);
         lab
@@ -38,12 +54,21 @@ impl Lab {
     }
 
     pub(crate) fn run(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_vpcnet-lab")).arg("--dir").arg(&self.dir).args(args).output().unwrap()
+        Command::new(env!("CARGO_BIN_EXE_vpcnet-lab"))
+            .arg("--dir")
+            .arg(&self.dir)
+            .args(args)
+            .output()
+            .unwrap()
     }
 
     pub(crate) fn ok(&self, args: &[&str]) -> String {
         let output = self.run(args);
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -73,7 +98,12 @@ impl Lab {
 
     pub(crate) fn node(&self, name: &str) -> Value {
         let status = self.status();
-        let found = status["nodes"].as_array().unwrap().iter().find(|n| n["name"] == name).cloned();
+        let found = status["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|n| n["name"] == name)
+            .cloned();
         found.unwrap_or_else(|| panic!("no {name} in {status}"))
     }
 
@@ -90,36 +120,64 @@ impl Lab {
         let facts = self.node(node);
         let subnet = format!("SubnetId={}", facts["subnet"].as_str().unwrap());
         // The group of the node's primary interface.
-        let groups = self.ec2("DescribeSecurityGroups", &["Filter.1.Name=group-name", "Filter.1.Value.1=node"]);
+        let groups = self.ec2(
+            "DescribeSecurityGroups",
+            &["Filter.1.Name=group-name", "Filter.1.Value.1=node"],
+        );
         let group = format!("SecurityGroupId.1={}", element(&groups, "groupId"));
         let made = self.ec2("CreateNetworkInterface", &[&subnet, &group]);
         let id = element(&made, "networkInterfaceId");
         let instance = facts["instance"].as_str().unwrap().to_owned();
         self.ec2(
             "AttachNetworkInterface",
-            &[&format!("NetworkInterfaceId={id}"), &format!("InstanceId={instance}"), "DeviceIndex=1"],
+            &[
+                &format!("NetworkInterfaceId={id}"),
+                &format!("InstanceId={instance}"),
+                "DeviceIndex=1",
+            ],
         );
-        eventually("the link appears", || self.exec(node, &["ip", "-o", "link"]).contains(" eth1@"));
-        Eni { id, mac: element(&made, "macAddress"), primary: element(&made, "privateIpAddress").parse().unwrap() }
+        eventually("the link appears", || {
+            self.exec(node, &["ip", "-o", "link"]).contains(" eth1@")
+        });
+        Eni {
+            id,
+            mac: element(&made, "macAddress"),
+            primary: element(&made, "privateIpAddress").parse().unwrap(),
+        }
     }
 
     /// Gives the interface `count` more addresses and returns them.
     pub(crate) fn assign(&self, eni: &str, count: u32) -> Vec<Ipv4Addr> {
         let answer = self.ec2(
             "AssignPrivateIpAddresses",
-            &[&format!("NetworkInterfaceId={eni}"), &format!("SecondaryPrivateIpAddressCount={count}")],
+            &[
+                &format!("NetworkInterfaceId={eni}"),
+                &format!("SecondaryPrivateIpAddressCount={count}"),
+            ],
         );
-        elements(&answer, "privateIpAddress").iter().map(|a| a.parse().unwrap()).collect()
+        elements(&answer, "privateIpAddress")
+            .iter()
+            .map(|a| a.parse().unwrap())
+            .collect()
     }
 
     /// Waits until a drop with that reason, source and destination is logged.
     pub(crate) fn dropped(&self, reason: &str, source: Ipv4Addr, destination: Ipv4Addr) {
         let (source, destination) = (source.to_string(), destination.to_string());
-        eventually(&format!("a drop for {reason} of {source} -> {destination}"), || {
-            self.json(&["drops", "--json"]).as_array().unwrap().iter().any(|d| {
-                d["reason"] == reason && d["source"] == source.as_str() && d["destination"] == destination.as_str()
-            })
-        });
+        eventually(
+            &format!("a drop for {reason} of {source} -> {destination}"),
+            || {
+                self.json(&["drops", "--json"])
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .any(|d| {
+                        d["reason"] == reason
+                            && d["source"] == source.as_str()
+                            && d["destination"] == destination.as_str()
+                    })
+            },
+        );
         let counted = self.status()["drops"][reason].as_u64().unwrap();
         assert!(counted >= 1, "the counter of {reason} stands at {counted}");
     }
@@ -143,13 +201,19 @@ pub(crate) struct Eni {
 
 /// The text of the first element of that name.
 pub(crate) fn element(xml: &str, name: &str) -> String {
-    elements(xml, name).into_iter().next().unwrap_or_else(|| panic!("no <{name}> in {xml}"))
+    elements(xml, name)
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| panic!("no <{name}> in {xml}"))
 }
 
 /// The texts of all elements of that name.
 pub(crate) fn elements(xml: &str, name: &str) -> Vec<String> {
     let (open, close) = (format!("<{name}>"), format!("</{name}>"));
-    xml.split(&open).skip(1).map(|rest| rest.split(&close).next().unwrap().to_owned()).collect()
+    xml.split(&open)
+        .skip(1)
+        .map(|rest| rest.split(&close).next().unwrap().to_owned())
+        .collect()
 }
 
 /// Waits until `condition` holds.
@@ -163,7 +227,9 @@ pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
 
 /// A UDP socket in a namespace.
 pub(crate) fn udp(place: &Place, address: Ipv4Addr, port: u16) -> UdpSocket {
-    let socket = place.run(|| Ok(UdpSocket::bind((address, port)).unwrap())).unwrap();
+    let socket = place
+        .run(|| Ok(UdpSocket::bind((address, port)).unwrap()))
+        .unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     socket
 }
@@ -175,7 +241,9 @@ pub(crate) fn exchange(client: &UdpSocket, server: &UdpSocket, to: SocketAddrV4)
     loop {
         assert!(start.elapsed() < DEADLINE, "{to} does not answer");
         client.send_to(b"there", to).unwrap();
-        let Ok((_, seen)) = server.recv_from(&mut buffer) else { continue };
+        let Ok((_, seen)) = server.recv_from(&mut buffer) else {
+            continue;
+        };
         server.send_to(b"back", seen).unwrap();
         if let Ok((_, from)) = client.recv_from(&mut buffer) {
             assert_eq!(from, SocketAddr::V4(to), "the answer came from somewhere else");
