@@ -311,7 +311,7 @@ impl Inner {
 }
 
 fn read<T: DeserializeOwned>(action: Ec2Action, answer: &Answer) -> Result<T, Failed> {
-    xml::parse(&answer.body).map_err(|cause| Failed {
+    xml::parse_answer(action.name(), &answer.body).map_err(|cause| Failed {
         error: Ec2Error {
             effect_unknown: !action.is_read(),
             ..failure(

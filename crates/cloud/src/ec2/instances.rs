@@ -162,7 +162,7 @@ impl InstanceType {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Instances {
+pub(super) struct Instances {
     #[serde(default, rename = "reservationSet", deserialize_with = "items")]
     reservations: Vec<Reservation>,
     #[serde(default, deserialize_with = "optional")]
@@ -183,7 +183,7 @@ impl Instances {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct InstanceTypes {
+pub(super) struct InstanceTypes {
     #[serde(default, rename = "instanceTypeSet", deserialize_with = "items")]
     types: Vec<InstanceType>,
 }

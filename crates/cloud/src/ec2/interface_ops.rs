@@ -130,7 +130,7 @@ pub struct AssignedIpv6 {
 }
 
 #[derive(Deserialize)]
-struct Created {
+pub(super) struct Created {
     #[serde(rename = "networkInterface")]
     interface: NetworkInterface,
 }

@@ -167,7 +167,7 @@ pub struct PresentInterfaces {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
+pub(super) struct Answer {
     #[serde(default, rename = "networkInterfaceSet", deserialize_with = "items")]
     interfaces: Vec<NetworkInterface>,
     #[serde(default, deserialize_with = "optional")]

@@ -134,3 +134,6 @@ impl Ec2 {
         self.inner.endpoint.to_string()
     }
 }
+
+#[cfg(test)]
+mod damage;

@@ -151,7 +151,7 @@ macro_rules! answer {
     ($name:ident, $set:literal, $item:ty) => {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
-        struct $name {
+        pub(super) struct $name {
             #[serde(default, rename = $set, deserialize_with = "items")]
             found: Vec<$item>,
             #[serde(default, deserialize_with = "optional")]
