@@ -275,7 +275,7 @@ async fn interfaces_that_do_not_exist() {
         .describe_present_network_interfaces(&[unreal.clone(), real.id.clone()])
         .await
         .unwrap();
-    assert_eq!(present.missing, [unreal.clone()]);
+    assert_eq!(present.missing, std::slice::from_ref(&unreal));
     assert_eq!(
         present.found.iter().map(|i| &i.id).collect::<Vec<_>>(),
         [&real.id]
