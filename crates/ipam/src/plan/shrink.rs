@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Plan, Step, count};
 use crate::arithmetic;
 use crate::event::InterfaceKind;
+use crate::ids::EniId;
 use crate::intent::{Intent, Phase, What};
 use crate::interface::{Address, Interface, State};
 use crate::pool::Pool;
@@ -26,32 +27,33 @@ pub(super) fn shrink(pool: &Pool, now: Mono, plan: &mut Plan, explained: bool) {
     if pool.intents.values().any(under_way) {
         return;
     }
-    let left = interfaces(pool, now, plan, explained);
+    let (left, spare) = interfaces(pool, now, plan, explained);
     if pool.targets.ip_targets().is_some()
         && left > 0
         && !matches!(plan.steps.first(), Some(Step::Delete { .. }))
     {
-        addresses(pool, now, left, plan, explained);
+        addresses(pool, now, left, &spare, plan, explained);
     }
 }
 
 /// Plans the deletion of one interface that is not needed. Returns how many addresses are too many beside those of all
-/// such interfaces.
-fn interfaces(pool: &Pool, now: Mono, plan: &mut Plan, explained: bool) -> u32 {
+/// such interfaces, and these.
+fn interfaces<'a>(pool: &'a Pool, now: Mono, plan: &mut Plan, explained: bool) -> (u32, Vec<&'a EniId>) {
     let mut unused: Vec<&Interface> = pool.interfaces.values().filter(|i| could_go(pool, i)).collect();
     unused.sort_by_key(|i| std::cmp::Reverse(i.order()));
-    let mut over = plan.goal.over;
+    let (mut over, mut spare) = (plan.goal.over, Vec::new());
     for interface in unused {
         let holds = count(interface.addresses.len());
         if !spared(pool, plan, over, holds) {
             continue;
         }
         over = over.saturating_sub(holds);
+        spare.push(&interface.id);
         let old_at = interface.since.plus(MIN_AGE);
         let cool_at = interface
             .addresses
             .values()
-            .filter_map(|a| a.cooling_until(now))
+            .filter_map(|a| a.rests_until(now))
             .max();
         let ready_at = cool_at.map_or(old_at, |at| at.max(old_at));
         if ready_at > now {
@@ -74,7 +76,7 @@ fn interfaces(pool: &Pool, now: Mono, plan: &mut Plan, explained: bool) -> u32 {
             });
         }
     }
-    over
+    (over, spare)
 }
 
 /// No pod is on it, and it is the pool's to delete.
@@ -103,16 +105,17 @@ fn spared(pool: &Pool, plan: &Plan, over: u32, holds: u32) -> bool {
     }
 }
 
-fn addresses(pool: &Pool, now: Mono, over: u32, plan: &mut Plan, explained: bool) {
+fn addresses(pool: &Pool, now: Mono, over: u32, spare: &[&EniId], plan: &mut Plan, explained: bool) {
     let card = pool.limits.card().card;
     let mut places: Vec<&Interface> = pool.interfaces.values().filter(|i| i.serves(card)).collect();
+    places.retain(|i| !spare.contains(&&i.id)); // They go whole, soon.
     // From the interface with the fewest pods, the last first, so that whole interfaces come free.
     places.sort_by_key(|i| (i.owned(), std::cmp::Reverse(i.order())));
     let idle = |i: &Interface| -> Vec<Ipv4Addr> {
         i.addresses
             .iter()
             .rev()
-            .filter(|(_, a)| a.idle_since(now).is_some())
+            .filter(|(_, a)| releasable(a, now))
             .map(|(at, _)| *at)
             .collect()
     };
@@ -121,7 +124,7 @@ fn addresses(pool: &Pool, now: Mono, over: u32, plan: &mut Plan, explained: bool
         .any(|i| i.addresses.values().any(|a| releasable(a, now)));
     let cool_at = places
         .iter()
-        .flat_map(|i| i.addresses.values().filter_map(|a| a.cooling_until(now)))
+        .flat_map(|i| i.addresses.values().filter_map(|a| a.rests_until(now)))
         .min();
     let Some(idle_at) = (if some_idle { Some(now) } else { cool_at }) else {
         return;

@@ -1,0 +1,19 @@
+//! The pool's behaviour as a specification: one file a topic, one behaviour a test. `properties` lets random histories
+//! run against a small cloud.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)] // tests
+
+mod checkpoint;
+mod evidence;
+mod failures;
+mod properties;
+mod restore;
+mod rig;
+mod steady;
+mod views;
+mod waiting;
+mod world;
