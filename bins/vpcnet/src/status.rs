@@ -1,0 +1,140 @@
+//! `vpcnet status`: the agent, its pool, who waits and why, on one screen.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use serde_json::Value;
+use vpcnet_ipam::{AddressState, InterfaceView, PoolView};
+
+use crate::{Failure, http, print};
+
+/// The agent answers but serves no pods yet.
+const NOT_READY: u8 = 3;
+
+pub(crate) async fn run(address: &str, json: bool) -> Result<ExitCode, Failure> {
+    let body = http::get(address, "/v1/vpcnet/status").await?;
+    let status: Value = serde_json::from_slice(&body)?;
+    let ready = status
+        .pointer("/agent/ready")
+        .and_then(Value::as_bool)
+        .unwrap_or(false);
+    if json {
+        print(&format!("{}\n", serde_json::to_string_pretty(&status)?))?;
+    } else {
+        let pool: Option<PoolView> = match status.get("pool") {
+            None | Some(Value::Null) => None,
+            Some(pool) => Some(serde_json::from_value(pool.clone())?),
+        };
+        print(&page(&status, pool.as_ref()))?;
+    }
+    Ok(if ready {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(NOT_READY)
+    })
+}
+
+fn page(status: &Value, pool: Option<&PoolView>) -> String {
+    let text = |path: &str| status.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        out,
+        "vpcnetd {} on {} ({} {}, {}): {}",
+        text("/agent/version"),
+        first(&[text("/agent/node"), text("/instance/local_ipv4"), "this node"]),
+        first(&[text("/instance/instance_id"), "instance not known"]),
+        text("/instance/instance_type"),
+        first(&[text("/instance/availability_zone"), "zone not known"]),
+        if text("/agent/starting").is_empty() {
+            "serving".into()
+        } else {
+            format!("starting: {}", text("/agent/starting"))
+        },
+    );
+    for (what, path) in [
+        ("impaired", "/agent/impaired"),
+        ("checkpoint", "/agent/checkpoint_error"),
+    ] {
+        if !text(path).is_empty() {
+            let _ = writeln!(out, "! {what}: {}", text(path));
+        }
+    }
+    for note in status
+        .pointer("/agent/notes")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        let _ = writeln!(out, "! {}", note.as_str().unwrap_or_default());
+    }
+    if let Some(pool) = pool {
+        pool_lines(&mut out, pool);
+    }
+    out
+}
+
+fn pool_lines(out: &mut String, pool: &PoolView) {
+    let t = &pool.totals;
+    let _ = writeln!(
+        out,
+        "{} of {} interfaces; {} addresses: {} assigned, {} free, {} cooling down; {} coming",
+        t.interfaces, pool.max_interfaces, t.total, t.assigned, t.free, t.cooling, t.coming
+    );
+    for interface in &pool.interfaces {
+        interface_line(out, interface);
+    }
+    for pod in &pool.waiting {
+        let _ = writeln!(out, "waiting {} for {} ms: {}", pod.meta, pod.for_ms, pod.message);
+    }
+    for intent in &pool.intents {
+        let paused = intent
+            .paused_ms
+            .map(|ms| format!(", tried again in {ms} ms"))
+            .unwrap_or_default();
+        let _ = writeln!(out, "under way: {} for {} ms{paused}", intent.what, intent.for_ms);
+        if let Some(trouble) = &intent.trouble {
+            let _ = writeln!(out, "  failed {} times: {}", trouble.failures, trouble.message);
+        }
+    }
+    for backoff in &pool.backoffs {
+        let _ = writeln!(
+            out,
+            "not before {} ms: {}: {}",
+            backoff.retry_in_ms, backoff.what, backoff.message
+        );
+    }
+    for contradiction in &pool.contradictions {
+        let _ = writeln!(
+            out,
+            "! {} of {}: {}",
+            contradiction.address, contradiction.meta, contradiction.message
+        );
+    }
+}
+
+fn interface_line(out: &mut String, i: &InterfaceView) {
+    let count = |wanted: fn(&AddressState) -> bool| i.addresses.iter().filter(|a| wanted(&a.state)).count();
+    let _ = writeln!(
+        out,
+        "  {} device {} {} {}{}{}: {} assigned, {} free, {} cooling",
+        i.id,
+        i.device,
+        i.primary_address,
+        i.subnet,
+        if i.is_primary { ", primary" } else { "" },
+        match (i.managed, i.deleting) {
+            (false, _) => ", not managed",
+            (true, true) => ", being deleted",
+            (true, false) => "",
+        },
+        count(|s| *s == AddressState::Assigned),
+        count(|s| *s == AddressState::Free),
+        count(|s| matches!(s, AddressState::Cooling { .. })),
+    );
+}
+
+/// The first that says something.
+fn first<'a>(texts: &[&'a str]) -> &'a str {
+    texts.iter().find(|t| !t.is_empty()).copied().unwrap_or_default()
+}

@@ -1,0 +1,241 @@
+//! The agent's life: start the servers and the loop, get to the pool, end on a signal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use vpcnet_cloud::{Ec2, Imds, ImdsConfig, process_environment};
+use vpcnet_ipam::InterfaceFacts;
+
+use crate::config::Config;
+use crate::core::{Core, Order, Started};
+use crate::files::{self, Found};
+use crate::host::Host;
+use crate::http;
+use crate::introspect::{self, Pages};
+use crate::metrics::Metrics;
+use crate::observer::Calls;
+use crate::published::{Published, Publisher};
+use crate::refresh::Refresh;
+use crate::snat::Snat;
+use crate::startup::{self, Surroundings};
+use crate::{executor, grpc, socket};
+
+/// Calls under way at the end get this long; the runtime's next attempt finds the next agent.
+const END_WITHIN: Duration = Duration::from_millis(1500);
+
+/// Why the agent could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The plugin's socket.
+    #[error(transparent)]
+    Socket(#[from] socket::SocketError),
+    /// A setting for EC2 or IMDS.
+    #[error(transparent)]
+    Cloud(#[from] vpcnet_cloud::ConfigError),
+    /// The gRPC transport.
+    #[error("cannot serve the socket: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// Metrics of the same name.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// Signals.
+    #[error("cannot wait for signals: {0}")]
+    Signals(#[from] std::io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT. Nothing is removed from the kernel at the end: pods go on.
+///
+/// # Errors
+/// [`AgentError`], all at the start but the transport's.
+pub async fn run(config: Config) -> Result<(), AgentError> {
+    let config = Arc::new(config);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = config.node_name,
+        "vpcnetd starts"
+    );
+    for note in &config.notes {
+        tracing::warn!(%note, "setting");
+    }
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let metrics = Metrics::new()?;
+    let imds = imds(&config, &metrics)?;
+    let agent_socket = socket::bind(&config.socket)?;
+
+    let files = files::stores(&config);
+    let found = files::read(&files, &metrics);
+    let state = files.state.clone();
+    let (core, handle, orders) = Core::new(files, Arc::clone(&metrics));
+    let publisher = Publisher::new(Published {
+        exclude_snat: config.host.exclude_snat.clone(),
+        external_snat: config.host.external_snat,
+        policy_mode: config.policy_mode.clone(),
+        ..Published::default()
+    });
+    let around = Surroundings {
+        core: handle.clone(),
+        imds,
+        host: Host::new(config.host.clone(), Arc::clone(&metrics)),
+        snat: Arc::new(Snat::new(
+            config.host.clone(),
+            publisher.clone(),
+            Arc::clone(&metrics),
+        )),
+        publisher: publisher.clone(),
+        metrics: Arc::clone(&metrics),
+        config: Arc::clone(&config),
+    };
+    let core = tokio::spawn(core.run());
+    let (stop, stopped) = watch::channel(false);
+    // Before the socket is served: on a machine that is known this takes milliseconds, and callers find a pool.
+    let life = Life {
+        around,
+        orders,
+        state,
+    };
+    life.begin(found);
+
+    let pages = Pages {
+        core: handle.clone(),
+        config: Arc::clone(&config),
+        publisher: publisher.clone(),
+        metrics: Arc::clone(&metrics),
+    };
+    if let Some(bind) = config.introspection.clone() {
+        tokio::spawn(http::serve(
+            "introspection",
+            bind,
+            introspect::router(pages.clone()),
+            stopped.clone(),
+        ));
+    }
+    if let Some(bind) = config.metrics.clone() {
+        tokio::spawn(http::serve(
+            "metrics",
+            bind,
+            introspect::metrics_router(pages),
+            stopped.clone(),
+        ));
+    }
+    let services = grpc::Services {
+        core: handle.clone(),
+        metrics,
+        published: publisher.subscribe(),
+    };
+    let socket::AgentSocket { listener, lock } = agent_socket;
+    let server = tokio::spawn(grpc::serve(listener, services, http::stopped(stopped)));
+
+    let mut server = std::pin::pin!(server);
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: ending; pods and their network stay as they are"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: ending; pods and their network stay as they are"),
+        ended = &mut server => {
+            if let Ok(result) = ended {
+                result?;
+            }
+            return Ok(());
+        }
+    }
+    // Nobody waits for these any more.
+    let _ = stop.send(true);
+    let _ = tokio::time::timeout(END_WITHIN, server).await;
+    handle.stop();
+    let _ = tokio::time::timeout(Duration::from_millis(300), core).await;
+    drop(lock);
+    Ok(())
+}
+
+fn imds(config: &Config, metrics: &Arc<Metrics>) -> Result<Imds, vpcnet_cloud::ConfigError> {
+    let mut imds = ImdsConfig::from_environment(&process_environment);
+    imds.endpoint = config.cloud.imds_endpoint.clone().or(imds.endpoint);
+    imds.observer = Arc::new(Calls(Arc::clone(metrics)));
+    Imds::with_config(imds)
+}
+
+/// What is needed to get to the pool and to live with it.
+struct Life {
+    around: Surroundings,
+    orders: mpsc::UnboundedReceiver<Order>,
+    state: crate::store::FileStore,
+}
+
+impl Life {
+    /// Gets to the pool now, or begins to.
+    fn begin(self, mut found: Found) {
+        for note in &found.notes {
+            tracing::error!(%note, "state");
+        }
+        let kernel = startup::kernel_evidence(&self.around.config.host.veth_prefix).unwrap_or_else(|error| {
+            tracing::error!(%error, "the kernel does not show its pods");
+            found.notes.push(format!(
+                "the kernel does not show its pods, so all of the checkpoint's count as alive: {error}"
+            ));
+            startup::all_alive(found.checkpoint.as_ref())
+        });
+        match startup::warm(&self.around, &found, &kernel) {
+            Ok((mut started, interfaces)) => {
+                started.notes.splice(0..0, found.notes);
+                match self.around.ec2(&started.facts.machine.region) {
+                    Ok(ec2) => self.live(started, &interfaces, ec2, true),
+                    Err(error) => self.around.core.starting(error.to_string()),
+                }
+            }
+            Err(why) => {
+                tracing::info!(%why, "asking IMDS what this instance is");
+                self.around
+                    .core
+                    .starting("IMDS is asked what this instance is".into());
+                tokio::spawn(async move {
+                    let notes = found.notes.clone();
+                    let (mut started, interfaces, ec2) = startup::cold(&self.around, found, kernel).await;
+                    started.notes.splice(0..0, notes);
+                    self.live(started, &interfaces, ec2, false);
+                });
+            }
+        }
+    }
+
+    /// Hands the pool over and starts what lives beside it.
+    fn live(self, started: Started, interfaces: &[InterfaceFacts], ec2: Ec2, warm: bool) {
+        let Self {
+            around,
+            orders,
+            state,
+        } = self;
+        let facts = started.facts.clone();
+        for note in &started.notes {
+            tracing::warn!(%note, "restored");
+        }
+        let cloud = Arc::new(around.cloud(ec2.clone(), &facts.machine, interfaces));
+        tokio::spawn(executor::run(cloud, orders));
+        around.core.start(started);
+        around.publish(&facts);
+        tokio::spawn(startup::look_again(around.clone()));
+        if warm {
+            around
+                .snat
+                .set_source(facts.machine.local_ipv4, &facts.machine.mac);
+            let snat = Arc::clone(&around.snat);
+            let cidrs = facts.vpc_cidrs.clone();
+            tokio::spawn(async move { snat.ensure(&cidrs).await });
+            tokio::spawn(startup::verify(
+                around.clone(),
+                facts.machine.instance_id.clone(),
+                state,
+            ));
+        }
+        let refresh = Refresh {
+            imds: around.imds.clone(),
+            ec2,
+            core: around.core.clone(),
+            publisher: around.publisher.clone(),
+            snat: Arc::clone(&around.snat),
+            mac: facts.machine.mac.clone(),
+            at_once: warm,
+        };
+        tokio::spawn(refresh.run());
+    }
+}

@@ -1,0 +1,258 @@
+//! The order of a batch's end: checkpoint, journal, answers, orders.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Instant;
+
+use vpcnet_ipam::{
+    Action, ActionId, Answer, Checkpoint, Event, FailureClass, PodKey, Refusal, RefusalCause, RequestId,
+};
+
+use super::{Batch, Core, JOURNAL_LAG, JOURNAL_RETRY, Order};
+use crate::clock;
+use crate::metrics::AddStage;
+use crate::state::{Intent, StateFile};
+
+/// EC2 remembers a client token for a day.
+const INTENT_LIFE_NS: i64 = 24 * 3600 * 1_000_000_000;
+
+/// The owners a checkpoint holds.
+pub(super) fn owners(checkpoint: &Checkpoint) -> BTreeSet<PodKey> {
+    checkpoint.keys().collect()
+}
+
+impl Core {
+    /// Makes a batch's decisions last, then carries them out. What that brings up is appended to `events`.
+    pub(super) fn commit(&mut self, batch: Batch, events: &mut VecDeque<Event>) {
+        let decided = Instant::now();
+        let batch = self.write_checkpoint(batch);
+        let written = Instant::now();
+        let Batch { replies, orders } = batch;
+        // Answers first: nobody who has an address should wait for the journal of an intent.
+        for (request, answer) in replies {
+            self.answer(request, answer, decided, written, events);
+        }
+        if orders.is_empty() {
+            self.write_journal_if_moved(self.inbox.is_empty());
+            return;
+        }
+        let orders: Vec<Order> = orders.into_iter().map(|action| self.order(action)).collect();
+        if self.write_journal_if_moved(true) {
+            for order in orders {
+                tracing::info!(action = ?order.action, "ordered");
+                // The executor ends only with the agent.
+                let _ = self.orders.send(order);
+            }
+        } else {
+            // An intent that is not written down is not acted on: a crash would leave an interface nobody knows of.
+            let retry_at = Some(clock::mono().plus(JOURNAL_RETRY));
+            for id in orders.iter().filter_map(|o| action_id(&o.action)) {
+                events.push_back(Event::ActionFailed {
+                    id,
+                    class: FailureClass::Throttled,
+                    message: "the agent's state file cannot be written, so no EC2 call is made".into(),
+                    retry_at,
+                });
+            }
+        }
+    }
+
+    /// Adds what the call is to be made with. EC2 takes a repeat of a creation for the same one only if nothing in it
+    /// differs, so what could differ by then is fixed, and journalled, before the first call.
+    fn order(&mut self, action: Action) -> Order {
+        let Action::CreateInterface { client_token, .. } = &action else {
+            return Order { action, intent: None };
+        };
+        let wall_ns = clock::now().wall_ns;
+        if !self.facts.intents.contains_key(client_token) {
+            self.facts
+                .intents
+                .retain(|_, i| wall_ns.saturating_sub(i.created_at_ns) < INTENT_LIFE_NS);
+            let intent = Intent {
+                created_at_ns: wall_ns,
+                groups: self.facts.groups.clone(),
+            };
+            self.facts.intents.insert(client_token.clone(), intent);
+            if let Some(running) = &mut self.running {
+                running.journal_generation = None;
+            }
+        }
+        let intent = self.facts.intents.get(client_token).cloned();
+        Order { action, intent }
+    }
+
+    /// Writes the owners if they changed; if that fails the batch becomes one in which they did not.
+    fn write_checkpoint(&mut self, batch: Batch) -> Batch {
+        let Some(running) = &mut self.running else {
+            return batch;
+        };
+        let generation = running.pool.checkpoint_generation();
+        if generation == running.written_generation {
+            return batch;
+        }
+        let checkpoint = running.pool.checkpoint();
+        let start = Instant::now();
+        let result = self.files.checkpoint.write(&checkpoint.to_json());
+        self.metrics
+            .checkpoint_seconds
+            .observe(start.elapsed().as_secs_f64());
+        let owners = owners(&checkpoint);
+        let error = match result {
+            Ok(()) => {
+                if self.checkpoint_error.take().is_some() {
+                    tracing::info!("the checkpoint can be written again");
+                }
+                running.written = owners;
+                running.written_generation = generation;
+                return batch;
+            }
+            Err(error) => error,
+        };
+        tracing::error!(%error, "checkpoint not written: what it would have held is undone");
+        self.metrics.error("writeCheckpointFailed");
+        let keys: Vec<PodKey> = owners.difference(&running.written).cloned().collect();
+        let released: Vec<PodKey> = running.written.difference(&owners).cloned().collect();
+        let message = error.to_string();
+        self.checkpoint_error = Some(message.clone());
+        let mut undone = Batch::default();
+        let actions = running.pool.handle(
+            clock::now(),
+            Event::CheckpointFailed {
+                keys: keys.clone(),
+                released: released.clone(),
+                message: message.clone(),
+            },
+        );
+        undone.add(actions);
+        // The pool is back at what the file holds; only if it is not (it could not undo all) is it written again.
+        if self::owners(&running.pool.checkpoint()) == running.written {
+            running.written_generation = running.pool.checkpoint_generation();
+        }
+        let touched = |request: &RequestId| {
+            self.callers
+                .get(request)
+                .is_some_and(|c| keys.contains(&c.key) || released.contains(&c.key))
+        };
+        let mut kept = Batch {
+            replies: Vec::new(),
+            orders: batch.orders,
+        };
+        for (request, answer) in batch.replies {
+            if !touched(&request) {
+                kept.replies.push((request, answer));
+            } else if !undone.replies.iter().any(|(r, _)| *r == request) {
+                // Whatever the pool says of it, this caller's answer is not on disk and must not be given.
+                let refusal = Refusal {
+                    cause: RefusalCause::CheckpointFailed,
+                    message: message.clone(),
+                    retry_in: None,
+                };
+                kept.replies.push((request, Answer::Refused(refusal)));
+            }
+        }
+        kept.replies.append(&mut undone.replies);
+        kept.orders.append(&mut undone.orders);
+        kept
+    }
+
+    /// Writes the journal if the pool's own state moved. Unless `now`, it may lag a little while calls keep coming.
+    /// False when it is not on disk.
+    pub(super) fn write_journal_if_moved(&mut self, now: bool) -> bool {
+        let Some(running) = &mut self.running else {
+            return true;
+        };
+        let generation = running.pool.journal_generation();
+        if running.journal_generation == Some(generation) {
+            return true;
+        }
+        let clock = Instant::now();
+        let lags = clock.saturating_duration_since(running.journal_at) >= JOURNAL_LAG;
+        if clock < running.journal_not_before || !(now || lags) {
+            return false;
+        }
+        let bytes = match StateFile::write(&self.facts, &running.pool.journal()) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::error!(%error, "agent state has no JSON form");
+                running.journal_not_before = clock + JOURNAL_RETRY;
+                return false;
+            }
+        };
+        running.journal_at = clock;
+        match self.files.state.write(&bytes) {
+            Ok(()) => {
+                running.journal_generation = Some(generation);
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "agent state not written: a restart will be slower");
+                self.metrics.error("writeStateFailed");
+                running.journal_not_before = clock + JOURNAL_RETRY;
+                false
+            }
+        }
+    }
+
+    fn answer(
+        &mut self,
+        request: RequestId,
+        answer: Answer,
+        decided: Instant,
+        written: Instant,
+        events: &mut VecDeque<Event>,
+    ) {
+        let Some(caller) = self.callers.remove(&request) else {
+            return;
+        };
+        self.log(&caller.key, &answer, caller.arrived);
+        let given = matches!(answer, Answer::Assigned(_));
+        if caller.reply.send(answer).is_err() && given {
+            events.push_back(Event::ReplyLost {
+                request,
+                key: caller.key,
+            });
+            return;
+        }
+        if caller.is_add {
+            self.metrics
+                .stage(AddStage::Decide, decided.saturating_duration_since(caller.seen));
+            self.metrics
+                .stage(AddStage::Checkpoint, written.saturating_duration_since(decided));
+            self.metrics.stage(AddStage::Reply, written.elapsed());
+        }
+    }
+
+    fn log(&self, key: &PodKey, answer: &Answer, arrived: Instant) {
+        let took_us = arrived.elapsed().as_micros();
+        match answer {
+            Answer::Assigned(leases) => {
+                for lease in leases {
+                    tracing::info!(pod = %lease.meta, sandbox = %key.container_id, address = %lease.address, eni = %lease.eni, took_us, "assigned");
+                }
+            }
+            Answer::Released(leases) => {
+                for lease in leases {
+                    tracing::info!(pod = %lease.meta, sandbox = %key.container_id, address = %lease.address, took_us, "released");
+                }
+            }
+            Answer::UnknownPod => tracing::debug!(sandbox = %key.container_id, took_us, "no such owner"),
+            Answer::Refused(refusal) => {
+                self.metrics.no_address.inc();
+                tracing::warn!(sandbox = %key.container_id, cause = ?refusal.cause, message = %refusal.message, took_us, "refused");
+            }
+        }
+    }
+}
+
+/// The id an action is reported by.
+pub(super) fn action_id(action: &Action) -> Option<ActionId> {
+    match action {
+        Action::CreateInterface { id, .. }
+        | Action::AssignAddresses { id, .. }
+        | Action::AssignPrefixes { id, .. }
+        | Action::ReleaseAddresses { id, .. }
+        | Action::ReleasePrefixes { id, .. }
+        | Action::DeleteInterface { id, .. }
+        | Action::Describe { id, .. } => Some(*id),
+        Action::Reply { .. } => None,
+    }
+}

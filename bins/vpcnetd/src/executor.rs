@@ -1,0 +1,145 @@
+//! Carries the pool's EC2 actions out and reports how they ended. It decides nothing: when to try again is the pool's business.
+
+mod addresses;
+mod create;
+mod delete;
+mod facts;
+mod failure;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+
+use ipnet::Ipv4Net;
+use tokio::sync::mpsc;
+use vpcnet_cloud::{Ec2, Tag};
+use vpcnet_ipam::{Action, ActionId, Event, Outcome, SubnetId};
+
+use crate::core::{CoreHandle, Order};
+use crate::host::Host;
+use crate::logging::lock;
+use crate::metrics::Metrics;
+
+pub use facts::{INSTANCE_TAG, Ownership, facts_of, kind_of, manages};
+pub use failure::Failure;
+
+/// What every action needs.
+pub struct Cloud {
+    /// EC2.
+    pub ec2: Ec2,
+    /// Where reports go.
+    pub core: CoreHandle,
+    /// The node's links, routes and rules.
+    pub host: Host,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Our instance.
+    pub instance_id: String,
+    /// Subnet of the primary interface.
+    pub primary_subnet: SubnetId,
+    /// Tags of every interface made here, but for the time of its creation.
+    pub tags: Vec<Tag>,
+    /// How interfaces of others are told from ours.
+    pub ownership: Ownership,
+    /// CIDRs of subnets seen so far.
+    pub subnets: Mutex<BTreeMap<SubnetId, Ipv4Net>>,
+}
+
+/// Carries orders out side by side until the core ends.
+pub async fn run(cloud: Arc<Cloud>, mut orders: mpsc::UnboundedReceiver<Order>) {
+    while let Some(order) = orders.recv().await {
+        tokio::spawn(carry_out(Arc::clone(&cloud), order));
+    }
+}
+
+async fn carry_out(cloud: Arc<Cloud>, order: Order) {
+    let (id, result) = match order.action {
+        Action::CreateInterface {
+            id,
+            card,
+            device,
+            subnet,
+            addresses,
+            prefixes,
+            client_token,
+            done,
+        } => {
+            let wish = create::Wish {
+                id,
+                card,
+                device,
+                subnet,
+                addresses,
+                prefixes,
+                client_token,
+                intent: order.intent.unwrap_or_default(),
+            };
+            (
+                id,
+                create::create(&cloud, wish, &done)
+                    .await
+                    .map(Outcome::InterfaceReady),
+            )
+        }
+        Action::AssignAddresses { id, eni, count } => (id, addresses::assign(&cloud, &eni, count).await),
+        Action::AssignPrefixes { id, eni, count } => {
+            (id, addresses::assign_prefixes(&cloud, &eni, count).await)
+        }
+        Action::ReleaseAddresses { id, eni, addresses } => {
+            (id, addresses::release(&cloud, &eni, &addresses, &[]).await)
+        }
+        Action::ReleasePrefixes { id, eni, prefixes } => {
+            (id, addresses::release(&cloud, &eni, &[], &prefixes).await)
+        }
+        Action::DeleteInterface { id, eni } => {
+            (id, delete::delete(&cloud, &eni).await.map(|()| Outcome::Gone))
+        }
+        Action::Describe { id, eni } => (id, addresses::describe(&cloud, &eni).await),
+        // The core answers callers itself.
+        Action::Reply { .. } => return,
+    };
+    report(&cloud, id, result);
+}
+
+fn report(cloud: &Cloud, id: ActionId, result: Result<Outcome, Failure>) {
+    match result {
+        Ok(outcome) => {
+            tracing::info!(id = id.0, ?outcome, "done");
+            cloud.core.event(Event::ActionDone { id, outcome });
+        }
+        Err(failure) => {
+            tracing::warn!(id = id.0, class = ?failure.class, message = %failure.message, "failed");
+            cloud.core.event(failure.event(id));
+        }
+    }
+}
+
+impl Cloud {
+    /// The CIDR of a subnet, asked for once.
+    async fn subnet_cidr(&self, subnet: &SubnetId) -> Result<Ipv4Net, Failure> {
+        let known = lock(&self.subnets).get(subnet).copied();
+        if let Some(cidr) = known {
+            return Ok(cidr);
+        }
+        let found = self
+            .ec2
+            .describe_subnets(std::slice::from_ref(&subnet.0), &[])
+            .await?;
+        let cidr = found.iter().find(|s| s.id == subnet.0).and_then(|s| s.ipv4_cidr);
+        let cidr = cidr
+            .ok_or_else(|| Failure::refused(format!("subnet {subnet} has no IPv4 CIDR in EC2's answer")))?;
+        lock(&self.subnets).insert(subnet.clone(), cidr);
+        Ok(cidr)
+    }
+
+    /// `aws-K8S-<instance id>`: by this the original, and whoever cleans up after it, knows its interfaces.
+    fn description(&self) -> String {
+        format!("aws-K8S-{}", self.instance_id)
+    }
+}
+
+/// The gateway of a subnet: its base address and 1 (VPC user guide, "Subnet sizing").
+#[must_use]
+pub fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
+    Ipv4Addr::from_bits(subnet.network().to_bits().saturating_add(1))
+}

@@ -1,0 +1,239 @@
+//! Bringing an interface up: create, attach, wait for its link, set it up on the host.
+//!
+//! The answer of the creation and the kernel's word that the link is there are enough; IMDS, which lags, is not asked.
+
+use std::time::Duration;
+
+use vpcnet_cloud::{
+    AddressRequest, AttachNetworkInterface, CreateNetworkInterface, Ec2Error, InterfaceChange,
+    NetworkInterface, Tag,
+};
+use vpcnet_ipam::{ActionId, CardIndex, DeviceIndex, EniId, Event, InterfaceFacts, Stage, SubnetId};
+
+use super::delete::{again, look, remove};
+use super::{Cloud, Failure, facts_of};
+use crate::clock;
+use crate::state::Intent;
+
+/// How long a link may take to appear after EC2 accepted the attachment. Usual are 2 to 10 s.
+const LINK_WITHIN: Duration = Duration::from_secs(60);
+/// Tag with the time of creation; who cleans leaked interfaces up spares the young ones.
+const CREATED_TAG: &str = "node.k8s.amazonaws.com/createdAt";
+
+/// What is wanted.
+pub(super) struct Wish {
+    pub(super) id: ActionId,
+    pub(super) card: CardIndex,
+    pub(super) device: DeviceIndex,
+    pub(super) subnet: Option<SubnetId>,
+    pub(super) addresses: u32,
+    pub(super) prefixes: u32,
+    pub(super) client_token: String,
+    pub(super) intent: Intent,
+}
+
+/// An interface that exists, and its attachment once it has one.
+struct Made {
+    eni: NetworkInterface,
+    attachment: Option<String>,
+}
+
+/// Brings the interface up, taking over where an earlier life of the agent left off (`done`). After a failure nothing is
+/// left behind, unless the message says so.
+pub(super) async fn create(cloud: &Cloud, wish: Wish, done: &[Stage]) -> Result<InterfaceFacts, Failure> {
+    let mut made = match created(done) {
+        Some(eni) => take_over(cloud, eni, done).await?,
+        None => Made {
+            eni: make(cloud, &wish).await?,
+            attachment: None,
+        },
+    };
+    match finish(cloud, &wish, &mut made).await {
+        Ok(facts) => Ok(facts),
+        Err(failure) => Err(undo(cloud, &made, failure).await),
+    }
+}
+
+fn created(done: &[Stage]) -> Option<&EniId> {
+    done.iter().rev().find_map(|stage| match stage {
+        Stage::Created { eni } => Some(eni),
+        Stage::Attached { .. } => None,
+    })
+}
+
+/// The interface an earlier life has made.
+async fn take_over(cloud: &Cloud, eni: &EniId, done: &[Stage]) -> Result<Made, Failure> {
+    let found = look(cloud, eni).await?;
+    let eni = found
+        .ok_or_else(|| Failure::gone(format!("{eni}, which an earlier life of the agent made, is gone")))?;
+    let attachment = done.iter().rev().find_map(|stage| match stage {
+        Stage::Attached { attachment } => Some(attachment.clone()),
+        Stage::Created { .. } => None,
+    });
+    let own = own_attachment(cloud, &eni);
+    Ok(Made {
+        attachment: attachment.filter(|_| own.is_some()).or(own),
+        eni,
+    })
+}
+
+fn own_attachment(cloud: &Cloud, eni: &NetworkInterface) -> Option<String> {
+    eni.attachment
+        .as_ref()
+        .filter(|a| a.instance_id == cloud.instance_id)
+        .map(|a| a.id.clone())
+}
+
+async fn make(cloud: &Cloud, wish: &Wish) -> Result<NetworkInterface, Failure> {
+    let mut tags = cloud.tags.clone();
+    tags.push(Tag::new(CREATED_TAG, clock::rfc3339(wish.intent.created_at_ns)));
+    let request = CreateNetworkInterface {
+        subnet_id: wish.subnet.as_ref().unwrap_or(&cloud.primary_subnet).0.clone(),
+        groups: wish.intent.groups.clone(),
+        description: cloud.description(),
+        client_token: wish.client_token.clone(),
+        tags,
+        ipv4: Some(if wish.prefixes > 0 {
+            AddressRequest::Prefixes(wish.prefixes)
+        } else {
+            AddressRequest::Addresses(wish.addresses)
+        }),
+        ipv6_prefixes: 0,
+        connection_tracking: None,
+    };
+    match cloud.ec2.create_network_interface(&request).await {
+        Ok(eni) => {
+            forget_intent(cloud, &wish.client_token);
+            cloud.core.event(Event::Progress {
+                id: wish.id,
+                stage: Stage::Created {
+                    eni: EniId(eni.id.clone()),
+                },
+            });
+            Ok(eni)
+        }
+        Err(error) => {
+            if !error.effect_unknown {
+                forget_intent(cloud, &wish.client_token);
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// What the call was made with need not be remembered once its effect is known.
+fn forget_intent(cloud: &Cloud, token: &str) {
+    let token = token.to_owned();
+    cloud.core.learnt(move |facts| {
+        facts.intents.remove(&token);
+    });
+}
+
+async fn finish(cloud: &Cloud, wish: &Wish, made: &mut Made) -> Result<InterfaceFacts, Failure> {
+    let cidr = cloud.subnet_cidr(&SubnetId(made.eni.subnet_id.clone())).await?;
+    let facts = facts_of(&made.eni, wish.card, wish.device, cidr, &cloud.ownership)
+        .ok_or_else(|| Failure::refused(format!("{} has no IPv4 address of its own", made.eni.id)))?;
+    // Listening begins before the attachment: the link may be there before its answer is.
+    let link = cloud.host.link(&facts.mac);
+    let attachment = match &made.attachment {
+        Some(attachment) => attachment.clone(),
+        None => {
+            let attachment = attach(cloud, wish, &made.eni).await?;
+            made.attachment = Some(attachment.clone());
+            cloud.core.event(Event::Progress {
+                id: wish.id,
+                stage: Stage::Attached {
+                    attachment: attachment.clone(),
+                },
+            });
+            tokio::spawn(set_delete_on_termination(
+                cloud.ec2.clone(),
+                made.eni.id.clone(),
+                attachment.clone(),
+            ));
+            attachment
+        }
+    };
+    match tokio::time::timeout(LINK_WITHIN, link).await {
+        Ok(appeared) => appeared.map_err(|error| Failure::retry(error.to_string()))?,
+        Err(_) => {
+            return Err(Failure::retry(format!(
+                "{} ({}) was attached ({attachment}), but its link did not appear within {}s",
+                facts.id,
+                facts.mac,
+                LINK_WITHIN.as_secs()
+            )));
+        }
+    }
+    cloud
+        .host
+        .set_up(&facts)
+        .await
+        .map_err(|error| Failure::retry(format!("{}: {error}", facts.id)))?;
+    Ok(facts)
+}
+
+async fn attach(cloud: &Cloud, wish: &Wish, eni: &NetworkInterface) -> Result<String, Failure> {
+    let request = AttachNetworkInterface {
+        interface_id: eni.id.clone(),
+        instance_id: cloud.instance_id.clone(),
+        device_index: wish.device.0,
+        network_card_index: wish.card.0,
+    };
+    let mut tries = 0;
+    loop {
+        match cloud.ec2.attach_network_interface(&request).await {
+            Ok(attached) => return Ok(attached.attachment_id),
+            Err(error) => {
+                if may_have_happened(&error) {
+                    // Looking is harmless; attaching twice would fail and say nothing.
+                    let found = look(cloud, &EniId(eni.id.clone())).await?;
+                    if let Some(attachment) = found.as_ref().and_then(|e| own_attachment(cloud, e)) {
+                        return Ok(attachment);
+                    }
+                }
+                again(error, &mut tries).await?;
+            }
+        }
+    }
+}
+
+/// A lost answer, or EC2's word that the interface is attached already (an earlier life's call, whose answer nobody read).
+fn may_have_happened(error: &Ec2Error) -> bool {
+    error.effect_unknown || error.code == "InvalidNetworkInterface.InUse"
+}
+
+/// Sees to it that the interface goes with its instance. Pods do not wait for it, and are not refused when it fails.
+async fn set_delete_on_termination(ec2: vpcnet_cloud::Ec2, eni: String, attachment_id: String) {
+    let change = InterfaceChange::DeleteOnTermination {
+        attachment_id,
+        delete: true,
+    };
+    let mut tries = 0;
+    loop {
+        match ec2.modify_network_interface_attribute(&eni, &change).await {
+            Ok(()) => return,
+            Err(error) => {
+                let text = error.to_string();
+                if again(error, &mut tries).await.is_err() {
+                    tracing::error!(%eni, error = %text, "delete-on-termination not set: the interface would outlive its instance");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Takes back what was made; what cannot be is named in the failure.
+async fn undo(cloud: &Cloud, made: &Made, mut failure: Failure) -> Failure {
+    let eni = EniId(made.eni.id.clone());
+    if let Err(left) = remove(cloud, &eni, made.attachment.as_deref()).await {
+        cloud.metrics.error("increaseIPPoolUndoFailed");
+        failure.message = format!(
+            "{}; {eni} could not be removed again: {}",
+            failure.message, left.message
+        );
+    }
+    cloud.host.forget(&eni).await;
+    failure
+}

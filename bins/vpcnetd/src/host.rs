@@ -1,0 +1,218 @@
+//! The node's own network: what `vpcnet-linux` is asked to bring about for the interfaces the pool uses.
+//!
+//! One wanted state; every change of it is applied as a whole, one at a time, on a blocking thread, so that the loop that
+//! answers pods does not wait for the kernel's network lock.
+
+mod link;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use ipnet::{IpNet, Ipv4Net};
+use vpcnet_ipam::{EniId, InterfaceFacts, InterfaceKind, route_table};
+use vpcnet_linux::host::{HostError, HostWanted, Primary, Secondary};
+use vpcnet_linux::netlink::{NetlinkError, Socket};
+use vpcnet_linux::sysctl::Tree;
+use vpcnet_linux::{Mac, host};
+
+use crate::config::HostSettings;
+use crate::executor::gateway;
+use crate::logging::lock;
+use crate::metrics::Metrics;
+
+pub use link::{Appeared, LinkError};
+
+/// The host's network is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum SetUpError {
+    /// Netlink itself fails.
+    #[error("cannot use netlink: {0}")]
+    Netlink(#[from] NetlinkError),
+    /// Something could not be read or changed. The others were.
+    #[error("the host's network could not be set up: {}", join(.0))]
+    Changes(Vec<HostError>),
+    /// No link has the MAC of an interface that was asked for.
+    #[error(
+        "no link has the MAC {0}; is the interface attached to this instance, and not moved to another namespace?"
+    )]
+    NoLink(Mac),
+    /// An interface's MAC is none.
+    #[error("{0:?} is not a MAC address")]
+    Mac(String),
+    /// The primary interface is not known yet.
+    #[error("the primary interface is not known yet")]
+    NoPrimary,
+    /// The thread that did it died.
+    #[error("setting up the host was cut short: {0}")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+fn join(errors: &[HostError]) -> String {
+    errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Host {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: HostSettings,
+    metrics: Arc<Metrics>,
+    wanted: Mutex<Wanted>,
+    /// Held while changes are made.
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Wanted {
+    primary: Option<Mac>,
+    secondaries: BTreeMap<EniId, Secondary>,
+    gone: Vec<IpAddr>,
+}
+
+impl Host {
+    /// Nothing is wanted yet.
+    #[must_use]
+    pub fn new(settings: HostSettings, metrics: Arc<Metrics>) -> Self {
+        let inner = Inner {
+            settings,
+            metrics,
+            wanted: Mutex::default(),
+            turn: tokio::sync::Mutex::new(()),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Ends when a link with this MAC is there. Listening begins at once, before the future is first polled.
+    pub fn link(&self, mac: &str) -> Appeared {
+        link::appearance(mac)
+    }
+
+    /// Takes an interface into the wanted state. Others' interfaces, and those no pod can use, are left alone.
+    fn want(&self, facts: &InterfaceFacts) -> Result<Option<Mac>, SetUpError> {
+        let mac: Mac = facts
+            .mac
+            .parse()
+            .map_err(|_| SetUpError::Mac(facts.mac.clone()))?;
+        let mut wanted = lock(&self.inner.wanted);
+        if facts.is_primary {
+            wanted.primary = Some(mac);
+            return Ok(Some(mac));
+        }
+        if !facts.managed || facts.kind == InterfaceKind::EfaOnly {
+            return Ok(None);
+        }
+        let address = IpAddr::V4(facts.primary_address);
+        wanted.gone.retain(|gone| *gone != address);
+        let secondary = Secondary {
+            mac,
+            mtu: self.inner.settings.mtu,
+            address: IpNet::V4(with_prefix(facts)),
+            gateway: IpAddr::V4(gateway(facts.subnet_cidr)),
+            table: route_table(facts.card, facts.device),
+            own_rule: facts.kind != InterfaceKind::Trunk,
+        };
+        wanted.secondaries.insert(facts.id.clone(), secondary);
+        Ok(Some(mac))
+    }
+
+    /// Sets one interface up, and whatever else is not as wanted.
+    ///
+    /// # Errors
+    /// [`SetUpError`]; also when its link is not there.
+    pub async fn set_up(&self, facts: &InterfaceFacts) -> Result<(), SetUpError> {
+        let Some(mac) = self.want(facts)? else {
+            return Ok(());
+        };
+        let missing = self.apply().await?;
+        if missing.contains(&mac) {
+            Err(SetUpError::NoLink(mac))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Sets all these interfaces up at start. Returns how many changes it took, and the interfaces without a link.
+    ///
+    /// # Errors
+    /// [`SetUpError`], also when the primary interface's link is not there.
+    pub fn set_up_now(&self, interfaces: &[InterfaceFacts]) -> Result<(usize, Vec<Mac>), SetUpError> {
+        for facts in interfaces {
+            self.want(facts)?;
+        }
+        let wanted = self.wanted()?;
+        let (changes, missing) = make(&wanted)?;
+        if missing.contains(&wanted.primary.mac) {
+            Err(SetUpError::NoLink(wanted.primary.mac))
+        } else {
+            Ok((changes, missing))
+        }
+    }
+
+    /// An interface is no more: what was set up for it goes.
+    pub async fn forget(&self, eni: &EniId) {
+        {
+            let mut wanted = lock(&self.inner.wanted);
+            let Some(secondary) = wanted.secondaries.remove(eni) else {
+                return;
+            };
+            wanted.gone.push(secondary.address.addr());
+        }
+        if let Err(error) = self.apply().await {
+            self.inner.metrics.error("freeENIDeleteRulesFailed");
+            tracing::warn!(%eni, %error, "rules of a deleted interface may be left");
+        }
+    }
+
+    /// Brings the kernel to the wanted state. Returns the interfaces without a link.
+    async fn apply(&self) -> Result<Vec<Mac>, SetUpError> {
+        let _turn = self.inner.turn.lock().await;
+        let wanted = self.wanted()?;
+        let (_, missing) = tokio::task::spawn_blocking(move || make(&wanted)).await??;
+        Ok(missing)
+    }
+
+    fn wanted(&self) -> Result<HostWanted, SetUpError> {
+        let settings = &self.inner.settings;
+        let wanted = lock(&self.inner.wanted);
+        Ok(HostWanted {
+            primary: Primary {
+                mac: wanted.primary.ok_or(SetUpError::NoPrimary)?,
+                mtu: settings.mtu,
+            },
+            secondaries: wanted.secondaries.values().cloned().collect(),
+            mark: (settings.node_port || !settings.external_snat).then_some(settings.mark),
+            gone: wanted.gone.clone(),
+        })
+    }
+}
+
+/// An interface's own address with its subnet's prefix length.
+fn with_prefix(facts: &InterfaceFacts) -> Ipv4Net {
+    Ipv4Net::new_assert(facts.primary_address, facts.subnet_cidr.prefix_len())
+}
+
+fn make(wanted: &HostWanted) -> Result<(usize, Vec<Mac>), SetUpError> {
+    let mut socket = Socket::open()?;
+    let tree = Tree::default();
+    let observed = host::observe(&mut socket, &tree, wanted).map_err(|e| SetUpError::Changes(vec![e]))?;
+    let plan = host::diff(&observed, wanted);
+    for change in &plan.changes {
+        tracing::info!(%change, "host");
+    }
+    let errors = host::apply(&mut socket, &tree, &plan.changes);
+    if errors.is_empty() {
+        Ok((plan.changes.len(), plan.missing))
+    } else {
+        Err(SetUpError::Changes(errors))
+    }
+}

@@ -1,0 +1,36 @@
+//! vpcnetd, the node agent: wiring and executors around the pool of `vpcnet-ipam`.
+//!
+//! | module | for |
+//! |---|---|
+//! | [`config`] | settings from the environment |
+//! | [`core`] | the loop around the pool: checkpoint before answer, journal before action |
+//! | [`executor`] | EC2 actions |
+//! | [`host`], [`snat`] | the node's links, routes, rules and SNAT table |
+//! | [`startup`] | getting to the pool, warm or cold |
+//! | [`refresh`] | the two values of IMDS that are re-read |
+//! | [`grpc`], [`introspect`] | servers |
+//!
+//! It decides nothing about addresses: that is the pool's. It must know every edge, and holds no policy of its own.
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod clock;
+pub mod config;
+pub mod core;
+pub mod executor;
+pub mod files;
+pub mod grpc;
+pub mod host;
+pub mod http;
+pub mod introspect;
+pub mod limits;
+pub mod logging;
+pub mod metrics;
+pub mod observer;
+pub mod published;
+pub mod refresh;
+pub mod snat;
+pub mod socket;
+pub mod startup;
+pub mod state;
+pub mod store;

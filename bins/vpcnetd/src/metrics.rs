@@ -1,0 +1,328 @@
+//! The Prometheus metrics, under the names of the AWS VPC CNI where it has the same thing, under `vpcnet_` where it has not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// All metrics of the agent.
+pub struct Metrics {
+    registry: Registry,
+    /// Interfaces the pool may use at most.
+    pub eni_max: IntGauge,
+    /// Addresses the pool can have at most.
+    pub ip_max: IntGauge,
+    /// Interfaces in the pool.
+    pub eni_allocated: IntGauge,
+    /// Addresses in the pool.
+    pub total: IntGauge,
+    /// Addresses in pods' hands.
+    pub assigned: IntGauge,
+    /// /28 prefixes in the pool.
+    pub prefixes: IntGauge,
+    /// Addresses in pods' hands, by interface.
+    pub assigned_per_eni: IntGaugeVec,
+    /// ADDs that were refused because the pool had nothing.
+    pub no_address: IntCounter,
+    /// ADDs asked for.
+    pub add_requests: IntCounter,
+    /// DELs asked for, by reason.
+    pub del_requests: IntCounterVec,
+    /// What went wrong, by place.
+    pub errors: IntCounterVec,
+    /// EC2 calls, by operation.
+    pub ec2_calls: IntCounterVec,
+    /// EC2 calls that failed, by operation.
+    pub ec2_failures: IntCounterVec,
+    /// EC2 calls that failed, by operation and EC2's error code.
+    pub api_errors: IntCounterVec,
+    /// Duration of EC2 calls, by operation and result.
+    pub ec2_seconds: HistogramVec,
+    /// Where an ADD spends its time in the agent.
+    pub add_stage: HistogramVec,
+    /// Pods that wait for an address now, by cause.
+    pub waiting: IntGaugeVec,
+    /// From process start to the first request that could be served.
+    pub ready_seconds: Gauge,
+    /// Checkpoint writes.
+    pub checkpoint_seconds: Histogram,
+    /// Files found broken at start and set aside.
+    pub broken_files: IntCounter,
+    /// Owners rebuilt from the kernel at start.
+    pub rebuilt_owners: IntGauge,
+    /// Build of the agent.
+    pub build: GaugeVec,
+}
+
+/// Part of an ADD inside the agent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AddStage {
+    /// From the call's arrival until the pool saw it.
+    Queue,
+    /// Until the pool had an answer, which includes waiting for EC2.
+    Decide,
+    /// Writing the checkpoint that holds the answer.
+    Checkpoint,
+    /// Until the answer was handed to the transport.
+    Reply,
+}
+
+impl AddStage {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Decide => "decide",
+            Self::Checkpoint => "checkpoint",
+            Self::Reply => "reply",
+        }
+    }
+}
+
+impl Metrics {
+    /// A fresh set.
+    ///
+    /// # Errors
+    /// Only when two metrics had the same name, which a test rules out.
+    pub fn new() -> Result<Arc<Self>, prometheus::Error> {
+        let r = Registry::new();
+        let metrics = Self {
+            eni_max: gauge(
+                &r,
+                "awscni_eni_max",
+                "The maximum number of ENIs that can be attached to the instance",
+            )?,
+            ip_max: gauge(
+                &r,
+                "awscni_ip_max",
+                "The maximum number of IP addresses that can be allocated to the instance",
+            )?,
+            eni_allocated: gauge(&r, "awscni_eni_allocated", "The number of ENIs allocated")?,
+            total: gauge(
+                &r,
+                "awscni_total_ip_addresses",
+                "The total number of IP addresses",
+            )?,
+            assigned: gauge(
+                &r,
+                "awscni_assigned_ip_addresses",
+                "The number of IP addresses assigned to pods",
+            )?,
+            prefixes: gauge(
+                &r,
+                "awscni_total_ipv4_prefixes",
+                "The total number of IPv4 prefixes",
+            )?,
+            assigned_per_eni: gauges(
+                &r,
+                "awscni_assigned_ip_per_eni",
+                "IP addresses assigned to pods, by ENI",
+                "eni",
+            )?,
+            no_address: counter(
+                &r,
+                "awscni_no_available_ip_addresses",
+                "ADDs that found no available IP address",
+            )?,
+            add_requests: counter(&r, "awscni_add_ip_req_count", "ADD requests")?,
+            del_requests: counters(&r, "awscni_del_ip_req_count", "DEL requests", &["reason"])?,
+            errors: counters(&r, "awscni_ipamd_error_count", "Errors in the agent", &["fn"])?,
+            ec2_calls: counters(&r, "awscni_ec2api_req_count", "Requests to the EC2 API", &["fn"])?,
+            ec2_failures: counters(
+                &r,
+                "awscni_ec2api_error_count",
+                "Failed requests to the EC2 API",
+                &["fn"],
+            )?,
+            api_errors: counters(
+                &r,
+                "awscni_aws_api_error_count",
+                "Failed AWS calls by error code",
+                &["api", "error"],
+            )?,
+            ec2_seconds: histograms(
+                &r,
+                "vpcnet_ec2_call_seconds",
+                "Duration of EC2 calls",
+                &["api", "result"],
+                vec![0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0],
+            )?,
+            add_stage: histograms(
+                &r,
+                "vpcnet_add_stage_seconds",
+                "Where an ADD spends its time inside the agent",
+                &["stage"],
+                vec![
+                    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0,
+                ],
+            )?,
+            waiting: gauges(
+                &r,
+                "vpcnet_waiting_pods",
+                "Pods that wait for an address now",
+                "cause",
+            )?,
+            ready_seconds: float(
+                &r,
+                "vpcnet_ready_seconds",
+                "From process start until requests were served",
+            )?,
+            checkpoint_seconds: histogram(
+                &r,
+                "vpcnet_checkpoint_write_seconds",
+                "Duration of checkpoint writes",
+            )?,
+            broken_files: counter(
+                &r,
+                "vpcnet_broken_state_files_total",
+                "State files found broken and set aside",
+            )?,
+            rebuilt_owners: gauge(
+                &r,
+                "vpcnet_rebuilt_owners",
+                "Address owners rebuilt from the kernel at start",
+            )?,
+            build: {
+                let build = GaugeVec::new(
+                    Opts::new("awscni_build_info", "Build of the agent"),
+                    &["version", "goversion"],
+                )?;
+                r.register(Box::new(build.clone()))?;
+                build
+            },
+            registry: r,
+        };
+        metrics
+            .build
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), ""])
+            .set(1.0);
+        Ok(Arc::new(metrics))
+    }
+
+    /// Notes how long a stage of one ADD took.
+    pub fn stage(&self, stage: AddStage, took: Duration) {
+        self.add_stage
+            .with_label_values(&[stage.label()])
+            .observe(took.as_secs_f64());
+    }
+
+    /// Notes an error of the agent; `place` is one of a few fixed words, never error text.
+    pub fn error(&self, place: &'static str) {
+        self.errors.with_label_values(&[place]).inc();
+    }
+
+    /// Notes one EC2 call. `code` is EC2's error code, `None` for success.
+    pub fn ec2_call(&self, action: &str, code: Option<&str>, took: Duration) {
+        self.ec2_calls.with_label_values(&[action]).inc();
+        if let Some(code) = code {
+            self.ec2_failures.with_label_values(&[action]).inc();
+            self.api_errors.with_label_values(&[action, code]).inc();
+        }
+        let result = if code.is_none() { "success" } else { "error" };
+        self.ec2_seconds
+            .with_label_values(&[action, result])
+            .observe(took.as_secs_f64());
+    }
+
+    /// Everything in the text format. Whatever cannot be written is left out rather than the whole.
+    #[must_use]
+    pub fn text(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(16 * 1024);
+        let encoder = TextEncoder::new();
+        for family in self.registry.gather() {
+            let start = out.len();
+            if encoder.encode(&[family], &mut out).is_err() {
+                out.truncate(start);
+            }
+        }
+        out
+    }
+}
+
+fn gauge(r: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    let m = IntGauge::new(name, help)?;
+    r.register(Box::new(m.clone()))?;
+    Ok(m)
+}
+
+fn float(r: &Registry, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+    let m = Gauge::new(name, help)?;
+    r.register(Box::new(m.clone()))?;
+    Ok(m)
+}
+
+fn gauges(r: &Registry, name: &str, help: &str, label: &str) -> Result<IntGaugeVec, prometheus::Error> {
+    let m = IntGaugeVec::new(Opts::new(name, help), &[label])?;
+    r.register(Box::new(m.clone()))?;
+    Ok(m)
+}
+
+fn counter(r: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    let m = IntCounter::new(name, help)?;
+    r.register(Box::new(m.clone()))?;
+    Ok(m)
+}
+
+fn counters(
+    r: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
+    let m = IntCounterVec::new(Opts::new(name, help), labels)?;
+    r.register(Box::new(m.clone()))?;
+    Ok(m)
+}
+
+fn histogram(r: &Registry, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
+    let options =
+        HistogramOpts::new(name, help).buckets(vec![0.000_05, 0.000_1, 0.000_5, 0.001, 0.01, 0.1, 1.0]);
+    let m = Histogram::with_opts(options)?;
+    r.register(Box::new(m.clone()))?;
+    Ok(m)
+}
+
+fn histograms(
+    r: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+    buckets: Vec<f64>,
+) -> Result<HistogramVec, prometheus::Error> {
+    let m = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?;
+    r.register(Box::new(m.clone()))?;
+    Ok(m)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_those_scrapers_know_are_there() {
+        let metrics = Metrics::new().unwrap();
+        metrics.add_requests.inc();
+        metrics.del_requests.with_label_values(&["PodDeleted"]).inc();
+        metrics.ec2_call(
+            "CreateNetworkInterface",
+            Some("Throttled"),
+            Duration::from_millis(120),
+        );
+        metrics.stage(AddStage::Decide, Duration::from_micros(80));
+        let text = String::from_utf8(metrics.text()).unwrap();
+        for line in [
+            "awscni_add_ip_req_count 1",
+            "awscni_del_ip_req_count{reason=\"PodDeleted\"} 1",
+            "awscni_ec2api_req_count{fn=\"CreateNetworkInterface\"} 1",
+            "awscni_ec2api_error_count{fn=\"CreateNetworkInterface\"} 1",
+            "awscni_aws_api_error_count{api=\"CreateNetworkInterface\",error=\"Throttled\"} 1",
+            "vpcnet_add_stage_seconds_bucket{stage=\"decide\",le=\"0.0001\"} 1",
+            "awscni_total_ip_addresses 0",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+        assert!(text.contains("awscni_build_info{"));
+    }
+}

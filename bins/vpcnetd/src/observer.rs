@@ -1,0 +1,32 @@
+//! Calls to AWS as metrics.
+
+use std::sync::Arc;
+
+use vpcnet_cloud::{CallReport, Observer, Service};
+
+use crate::metrics::Metrics;
+
+/// Told of every request by the clients.
+pub struct Calls(pub Arc<Metrics>);
+
+impl Observer for Calls {
+    fn call(&self, report: CallReport<'_>) {
+        match report.service {
+            Service::Ec2 => {
+                tracing::debug!(
+                    api = report.api,
+                    error = report.error,
+                    latency_ms = report.latency.as_millis(),
+                    "EC2 call"
+                );
+                self.0.ec2_call(report.api, report.error, report.latency);
+            }
+            // Under the original's name for errors of all AWS services; their successes are not worth a series each.
+            Service::Imds | Service::Credentials => {
+                if let Some(error) = report.error {
+                    self.0.api_errors.with_label_values(&[report.api, error]).inc();
+                }
+            }
+        }
+    }
+}

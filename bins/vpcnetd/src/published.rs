@@ -1,0 +1,69 @@
+//! What the servers tell of the agent without asking the pool: one value, replaced as a whole when it changes.
+
+use std::sync::Arc;
+
+use ipnet::Ipv4Net;
+use tokio::sync::watch;
+
+use crate::state::Machine;
+
+/// The value.
+#[derive(Clone, Debug, Default)]
+pub struct Published {
+    /// The pool is there and the host is set up for it.
+    pub ready: bool,
+    /// The instance, as far as known.
+    pub machine: Machine,
+    /// CIDRs of the VPC.
+    pub vpc_cidrs: Vec<Ipv4Net>,
+    /// What else is not SNATed.
+    pub exclude_snat: Vec<Ipv4Net>,
+    /// No SNAT on this node.
+    pub external_snat: bool,
+    /// Network policy mode, told to plugins.
+    pub policy_mode: String,
+    /// What is wrong with the host's rules or tables and could not be repaired; empty when nothing is.
+    pub impaired: String,
+}
+
+impl Published {
+    /// CIDRs as an ADD's reply lists them: with the exclusions unless SNAT is done elsewhere.
+    #[must_use]
+    pub fn reply_cidrs(&self) -> Vec<String> {
+        let exclusions = self.exclude_snat.iter().filter(|_| !self.external_snat);
+        self.vpc_cidrs
+            .iter()
+            .chain(exclusions)
+            .map(ToString::to_string)
+            .collect()
+    }
+}
+
+/// Where it is changed.
+#[derive(Clone)]
+pub struct Publisher(Arc<watch::Sender<Arc<Published>>>);
+
+impl Publisher {
+    /// Starts with `first`.
+    #[must_use]
+    pub fn new(first: Published) -> Self {
+        Self(Arc::new(watch::channel(Arc::new(first)).0))
+    }
+
+    /// For a server.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Published>> {
+        self.0.subscribe()
+    }
+
+    /// Changes it.
+    pub fn change(&self, change: impl FnOnce(&mut Published)) {
+        self.0.send_modify(|value| change(Arc::make_mut(value)));
+    }
+
+    /// The value now.
+    #[must_use]
+    pub fn get(&self) -> Arc<Published> {
+        self.0.borrow().clone()
+    }
+}

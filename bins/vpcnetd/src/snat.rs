@@ -1,0 +1,123 @@
+//! The SNAT and mark table, kept in step with the VPC's CIDRs.
+
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+
+use ipnet::Ipv4Net;
+use vpcnet_linux::Mac;
+use vpcnet_linux::netlink::{NetlinkError, Socket};
+use vpcnet_linux::nft::{Ensured, NftError, Randomize, SnatConfig, SnatTable};
+
+use crate::config::{HostSettings, PortChoice};
+use crate::logging::lock;
+use crate::metrics::Metrics;
+use crate::published::Publisher;
+
+/// The table is not as it should be.
+#[derive(Debug, thiserror::Error)]
+enum SnatError {
+    #[error(transparent)]
+    Nft(#[from] NftError),
+    #[error("the links cannot be listed: {0}")]
+    Links(#[from] NetlinkError),
+    #[error("no link has the primary interface's MAC {0}")]
+    NoLink(String),
+    #[error("the node's address is not known")]
+    NoAddress,
+    #[error("writing it was cut short: {0}")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+/// The table and what it was last made from.
+pub struct Snat {
+    settings: HostSettings,
+    publisher: Publisher,
+    metrics: Arc<Metrics>,
+    source: Mutex<Option<(Ipv4Addr, String)>>,
+    table: Arc<Mutex<SnatTable>>,
+    /// The CIDRs in force; `None`: the table could not be written.
+    in_force: tokio::sync::Mutex<Option<Vec<Ipv4Net>>>,
+}
+
+impl Snat {
+    /// Nothing is written yet.
+    #[must_use]
+    pub fn new(settings: HostSettings, publisher: Publisher, metrics: Arc<Metrics>) -> Self {
+        Self {
+            settings,
+            publisher,
+            metrics,
+            source: Mutex::default(),
+            table: Arc::default(),
+            in_force: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The node's own address, and the MAC of the interface it is on.
+    pub fn set_source(&self, address: Option<Ipv4Addr>, mac: &str) {
+        *lock(&self.source) = address.map(|a| (a, mac.to_owned()));
+    }
+
+    /// Puts these CIDRs in force if they are not. A failure is logged, told by STATUS, and tried again at the next call.
+    pub async fn ensure(&self, cidrs: &[Ipv4Net]) {
+        let mut sorted = cidrs.to_vec();
+        sorted.sort();
+        let mut in_force = self.in_force.lock().await;
+        if in_force.as_ref() == Some(&sorted) {
+            return;
+        }
+        match self.write(&sorted).await {
+            Ok(ensured) => {
+                tracing::info!(?ensured, cidrs = ?sorted, "SNAT table");
+                *in_force = Some(sorted);
+                if !self.publisher.get().impaired.is_empty() {
+                    self.publisher.change(|p| p.impaired.clear());
+                }
+            }
+            Err(error) => {
+                *in_force = None;
+                self.metrics.error("setupSNATFailed");
+                tracing::error!(%error, "SNAT table not written");
+                let text = format!(
+                    "pods may not reach addresses outside the VPC: the SNAT table is not in force: {error}"
+                );
+                self.publisher.change(|p| p.impaired = text);
+            }
+        }
+    }
+
+    async fn write(&self, cidrs: &[Ipv4Net]) -> Result<Ensured, SnatError> {
+        let (primary_ip, mac) = lock(&self.source).clone().ok_or(SnatError::NoAddress)?;
+        let mut config = SnatConfig {
+            primary_ip,
+            primary_link: String::new(),
+            vpc_cidrs: cidrs.to_vec(),
+            exclude: self.settings.exclude_snat.clone(),
+            external_snat: self.settings.external_snat,
+            randomize: match self.settings.ports {
+                PortChoice::Random => Randomize::Prng,
+                PortChoice::HashRandom => Randomize::Hashrandom,
+                PortChoice::Kernel => Randomize::None,
+            },
+            node_port: self.settings.node_port,
+            mark: self.settings.mark,
+            veth_prefix: self.settings.veth_prefix.clone(),
+        };
+        let table = Arc::clone(&self.table);
+        // It runs a program and waits for it.
+        tokio::task::spawn_blocking(move || {
+            config.primary_link = link_name(&mac)?;
+            Ok(lock(&table).ensure(&config)?)
+        })
+        .await?
+    }
+}
+
+fn link_name(mac: &str) -> Result<String, SnatError> {
+    let wanted: Option<Mac> = mac.parse().ok();
+    let links = Socket::open()?.links()?;
+    let found = links.into_iter().find(|l| l.mac.is_some() && l.mac == wanted);
+    found
+        .map(|l| l.name)
+        .ok_or_else(|| SnatError::NoLink(mac.to_owned()))
+}

@@ -1,0 +1,166 @@
+//! Getting to the pool: from our own files and the kernel when they know this machine, which takes milliseconds and asks
+//! nobody; otherwise from IMDS, for as long as it takes.
+
+mod cold;
+mod veths;
+mod warm;
+
+use std::sync::Arc;
+
+use vpcnet_cloud::{CredentialProvider, CredentialSource, Ec2, Ec2Config, Imds, Tag, process_environment};
+use vpcnet_ipam::{Identity, InterfaceFacts, KernelEvidence, SubnetId};
+use vpcnet_linux::netlink::Socket;
+
+use crate::config::Config;
+use crate::core::CoreHandle;
+use crate::executor::{Cloud, Ownership};
+use crate::host::Host;
+use crate::metrics::Metrics;
+use crate::observer::Calls;
+use crate::published::Publisher;
+use crate::snat::Snat;
+use crate::state::{Facts, Machine};
+
+pub use cold::cold;
+pub use veths::{all_alive, look_again};
+pub use warm::{verify, warm};
+
+/// What both ways need.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Settings.
+    pub config: Arc<Config>,
+    /// Who gets the pool.
+    pub core: CoreHandle,
+    /// IMDS.
+    pub imds: Imds,
+    /// The node's network.
+    pub host: Host,
+    /// SNAT.
+    pub snat: Arc<Snat>,
+    /// What servers tell.
+    pub publisher: Publisher,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Surroundings {
+    /// The EC2 client for the region.
+    ///
+    /// # Errors
+    /// If an endpoint or a credential setting cannot be used.
+    pub fn ec2(&self, region: &str) -> Result<Ec2, vpcnet_cloud::ConfigError> {
+        let cloud = &self.config.cloud;
+        let region = cloud.region.as_deref().unwrap_or(region);
+        let observer = Arc::new(Calls(Arc::clone(&self.metrics)));
+        let source = CredentialSource::from_environment(&process_environment, &self.imds, region)?;
+        let provider = CredentialProvider::with_observer(source, observer.clone())?;
+        let mut config = Ec2Config::new(region, provider);
+        config.endpoint.clone_from(&cloud.ec2_endpoint);
+        config.http_timeout = cloud.timeout;
+        config.observer = observer;
+        if let Some(version) = &cloud.version {
+            config.user_agent = format!(
+                "vpcnet/{} amazon-vpc-cni-k8s/{version}",
+                env!("CARGO_PKG_VERSION")
+            );
+        }
+        Ec2::new(config)
+    }
+
+    /// What executors work with, once the interfaces are known.
+    #[must_use]
+    pub fn cloud(&self, ec2: Ec2, machine: &Machine, interfaces: &[InterfaceFacts]) -> Cloud {
+        let primary = interfaces.iter().find(|i| i.is_primary);
+        Cloud {
+            ec2,
+            core: self.core.clone(),
+            host: self.host.clone(),
+            metrics: Arc::clone(&self.metrics),
+            instance_id: machine.instance_id.clone(),
+            primary_subnet: primary.map_or_else(|| SubnetId(String::new()), |p| p.subnet.clone()),
+            tags: self.tags(machine),
+            ownership: self.ownership(machine),
+            subnets: interfaces
+                .iter()
+                .map(|i| (i.subnet.clone(), i.subnet_cidr))
+                .collect::<std::collections::BTreeMap<_, _>>()
+                .into(),
+        }
+    }
+
+    fn ownership(&self, machine: &Machine) -> Ownership {
+        Ownership {
+            instance_id: machine.instance_id.clone(),
+            manage_untagged: self.config.cloud.manage_untagged,
+        }
+    }
+
+    /// Tags of the original, so that its scoped-down IAM policies and its clean-up apply to what is made here.
+    fn tags(&self, machine: &Machine) -> Vec<Tag> {
+        let cloud = &self.config.cloud;
+        let mut tags = vec![Tag::new(crate::executor::INSTANCE_TAG, &machine.instance_id)];
+        if let Some(cluster) = &cloud.cluster {
+            tags.push(Tag::new("cluster.k8s.amazonaws.com/name", cluster));
+            tags.push(Tag::new("eks:eni:owner", "amazon-vpc-cni"));
+        }
+        tags.extend(cloud.tags.iter().map(|(key, value)| Tag::new(key, value)));
+        tags
+    }
+
+    /// Tells the servers what was found, and that pods can be served.
+    pub fn publish(&self, facts: &Facts) {
+        self.publisher.change(|p| {
+            p.machine = facts.machine.clone();
+            p.vpc_cidrs.clone_from(&facts.vpc_cidrs);
+            p.ready = true;
+        });
+        self.metrics
+            .ready_seconds
+            .set(crate::clock::since_start().as_secs_f64());
+    }
+}
+
+/// What the kernel shows of pods.
+///
+/// # Errors
+/// Netlink's.
+pub fn kernel_evidence(veth_prefix: &str) -> Result<KernelEvidence, vpcnet_linux::netlink::NetlinkError> {
+    // Pods made before the prefix was changed have the default one.
+    let seen = vpcnet_linux::observe::pods(&mut Socket::open()?, &[veth_prefix, "eni", "vlan"])?;
+    Ok(KernelEvidence {
+        pods: seen
+            .routes
+            .into_iter()
+            .map(|r| vpcnet_ipam::HostRoute {
+                address: r.address,
+                host_veth: r.host_veth,
+            })
+            .collect(),
+        from_rules: seen
+            .from_rules
+            .into_iter()
+            .map(|r| vpcnet_ipam::FromRule {
+                address: r.address,
+                table: r.table,
+            })
+            .collect(),
+        veths: seen.veths,
+    })
+}
+
+/// Whose pool it is.
+fn identity(machine: &Machine, token_salt: &str) -> Identity {
+    Identity {
+        instance_id: machine.instance_id.clone(),
+        token_salt: token_salt.to_owned(),
+        boot_id: boot_id(),
+    }
+}
+
+/// The kernel's name for this boot; empty where `/proc` does not show it, which makes every boot the same one.
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|t| t.trim().to_owned())
+        .unwrap_or_default()
+}

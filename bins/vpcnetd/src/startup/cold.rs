@@ -1,0 +1,271 @@
+//! A start on a machine nothing is known of: IMDS says what it is, and is asked until it does.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use vpcnet_cloud::{Ec2, ImdsInterface, InstanceFacts, NetworkInterface};
+use vpcnet_ipam::{
+    CardIndex, Checkpoint, DeviceIndex, EniId, Event, Evidence, InterfaceFacts, InterfaceKind,
+    KernelEvidence, Limits, Pool, Restored, SubnetId, route_table,
+};
+
+use super::{Surroundings, identity};
+use crate::clock;
+use crate::config::MAX_PODS_FILE;
+use crate::core::Started;
+use crate::executor::{kind_of, manages};
+use crate::files::Found;
+use crate::limits;
+use crate::state::{Facts, Machine};
+
+/// First and longest pause between attempts.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+
+/// Goes on until the pool is there.
+pub async fn cold(
+    around: &Surroundings,
+    found: Found,
+    kernel: KernelEvidence,
+) -> (Started, Vec<InterfaceFacts>, Ec2) {
+    let mut pause = PAUSE.0;
+    loop {
+        match attempt(around, &found, &kernel).await {
+            Ok(done) => return done,
+            Err(why) => {
+                tracing::warn!(%why, retry_in_ms = pause.as_millis(), "not started yet");
+                around.core.starting(why);
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}
+
+async fn attempt(
+    around: &Surroundings,
+    found: &Found,
+    kernel: &KernelEvidence,
+) -> Result<(Started, Vec<InterfaceFacts>, Ec2), String> {
+    let instance = around.imds.instance_facts().await.map_err(|e| e.to_string())?;
+    let machine = machine(&instance);
+    let listing = around.imds.interfaces().await.map_err(|e| e.to_string())?;
+    for skipped in &listing.skipped {
+        tracing::warn!(mac = %skipped.mac, cause = %skipped.cause, "IMDS lists an interface and does not describe it");
+    }
+    if !listing
+        .interfaces
+        .iter()
+        .any(|i| i.primary && !i.local_ipv4s.is_empty())
+    {
+        return Err("IMDS does not show the primary interface with its address yet".into());
+    }
+    let ec2 = around.ec2(&machine.region).map_err(|e| e.to_string())?;
+    let limits = limits_of(&ec2, &machine, found).await?;
+    let described = describe(&ec2, &listing.interfaces).await;
+    let checkpoint = found.checkpoint.clone();
+    let interfaces: Vec<InterfaceFacts> = listing
+        .interfaces
+        .iter()
+        .filter_map(|i| {
+            facts_of(
+                around,
+                &machine,
+                i,
+                described.as_ref(),
+                checkpoint.as_ref(),
+                kernel,
+            )
+        })
+        .collect();
+    around.host.set_up_now(&interfaces).map_err(|e| e.to_string())?;
+    around.snat.set_source(machine.local_ipv4, &machine.mac);
+    around.snat.ensure(&instance.vpc_ipv4_cidrs).await;
+
+    let salt = found
+        .state
+        .as_ref()
+        .map_or_else(salt, |s| s.facts.token_salt.clone());
+    let facts = Facts {
+        token_salt: salt,
+        vpc_cidrs: instance.vpc_ipv4_cidrs,
+        applied_groups: applied(found, &instance.security_groups, interfaces.len()),
+        groups: instance.security_groups,
+        limits: limits.clone(),
+        intents: found
+            .state
+            .as_ref()
+            .map(|s| s.facts.intents.clone())
+            .unwrap_or_default(),
+        machine,
+    };
+    let started = restore(around, found, kernel, facts, limits, &interfaces)?;
+    Ok((started, interfaces, ec2))
+}
+
+/// A pool that knows the owners and the interfaces.
+fn restore(
+    around: &Surroundings,
+    found: &Found,
+    kernel: &KernelEvidence,
+    facts: Facts,
+    limits: Limits,
+    interfaces: &[InterfaceFacts],
+) -> Result<Started, String> {
+    let targets = limits::targets(
+        &around.config.pool,
+        &facts.machine.instance_type,
+        &limits,
+        MAX_PODS_FILE.as_ref(),
+    );
+    let restored = Restored {
+        checkpoint: found.checkpoint.clone(),
+        journal: found.state.as_ref().map(|s| s.pool.clone()),
+        kernel: kernel.clone(),
+    };
+    let identity = identity(&facts.machine, &facts.token_salt);
+    let now = clock::now();
+    let (mut pool, notes, mut actions) =
+        Pool::restore(identity, limits, targets, restored, now).map_err(|e| e.to_string())?;
+    for facts in interfaces {
+        actions.extend(pool.handle(
+            now,
+            Event::InterfaceSeen {
+                facts: facts.clone(),
+                evidence: Evidence::Imds,
+            },
+        ));
+    }
+    let ids = interfaces.iter().map(|i| i.id.clone()).collect();
+    actions.extend(pool.handle(
+        now,
+        Event::InterfacesListed {
+            ids,
+            evidence: Evidence::Imds,
+        },
+    ));
+    let notes = notes.iter().map(ToString::to_string).collect();
+    Ok(Started {
+        pool,
+        actions,
+        facts,
+        rewrite: true,
+        notes,
+    })
+}
+
+fn machine(instance: &InstanceFacts) -> Machine {
+    let id = &instance.identity;
+    Machine {
+        instance_id: id.instance_id.clone(),
+        instance_type: id.instance_type.clone(),
+        region: id.region.clone(),
+        availability_zone: id.availability_zone.clone(),
+        mac: id.mac.clone(),
+        local_ipv4: Some(id.local_ipv4),
+    }
+}
+
+/// From the table, else from an earlier life, else from EC2.
+async fn limits_of(ec2: &Ec2, machine: &Machine, found: &Found) -> Result<Limits, String> {
+    if let Some(known) = vpcnet_limits::lookup(&machine.instance_type) {
+        return Ok(limits::of_type(known));
+    }
+    if let Some(state) = found
+        .state
+        .as_ref()
+        .filter(|s| s.facts.machine.instance_type == machine.instance_type)
+    {
+        return Ok(state.facts.limits.clone());
+    }
+    match ec2.instance_limits(&machine.instance_type).await {
+        Ok(limits) => Ok(limits::of_type(&limits)),
+        Err(error) => Err(format!(
+            "the limits of instance type {} are not in the built-in table and EC2 does not tell them: {error}",
+            machine.instance_type
+        )),
+    }
+}
+
+/// EC2's word on all interfaces, for their tags and kinds. Not asked when there is only the primary one.
+async fn describe(ec2: &Ec2, interfaces: &[ImdsInterface]) -> Option<BTreeMap<String, NetworkInterface>> {
+    if interfaces.iter().all(|i| i.primary) {
+        return Some(BTreeMap::new());
+    }
+    let ids: Vec<String> = interfaces.iter().map(|i| i.id.clone()).collect();
+    match ec2.describe_present_network_interfaces(&ids).await {
+        Ok(present) => Some(present.found.into_iter().map(|i| (i.id.clone(), i)).collect()),
+        Err(error) => {
+            tracing::warn!(%error, "tags of the interfaces not known: only those that pods already use are used");
+            None
+        }
+    }
+}
+
+fn facts_of(
+    around: &Surroundings,
+    machine: &Machine,
+    seen: &ImdsInterface,
+    described: Option<&BTreeMap<String, NetworkInterface>>,
+    checkpoint: Option<&Checkpoint>,
+    kernel: &KernelEvidence,
+) -> Option<InterfaceFacts> {
+    let (card, device) = (CardIndex(seen.card), DeviceIndex(seen.device));
+    let (primary_address, others) = seen.local_ipv4s.split_first()?;
+    let described = described.map(|all| all.get(&seen.id));
+    let (managed, kind) = match described {
+        _ if seen.primary => (true, InterfaceKind::Interface),
+        // EC2 does not know it: IMDS lists what is gone.
+        Some(None) => return None,
+        Some(Some(eni)) => (
+            manages(&around.ownership(machine), eni, false),
+            kind_of(&eni.interface_type),
+        ),
+        None => (is_used(seen, checkpoint, kernel), InterfaceKind::Interface),
+    };
+    Some(InterfaceFacts {
+        id: EniId(seen.id.clone()),
+        mac: seen.mac.clone(),
+        device,
+        card,
+        subnet: SubnetId(seen.subnet_id.clone()),
+        subnet_cidr: seen.subnet_ipv4_cidr?,
+        primary_address: *primary_address,
+        is_primary: seen.primary,
+        kind,
+        managed,
+        addresses: others.to_vec(),
+        prefixes: seen.ipv4_prefixes.clone(),
+        ipv6_prefixes: seen.ipv6_prefixes.clone(),
+    })
+}
+
+/// Without EC2's word an interface counts as ours if a pod already has one of its addresses: nobody else puts pods there.
+fn is_used(seen: &ImdsInterface, checkpoint: Option<&Checkpoint>, kernel: &KernelEvidence) -> bool {
+    let owned = |address: &std::net::Ipv4Addr| {
+        let address = std::net::IpAddr::V4(*address);
+        checkpoint.is_some_and(|c| c.allocations.iter().any(|a| a.address == address))
+            || kernel.pods.iter().any(|p| p.address == address)
+    };
+    let table = route_table(CardIndex(seen.card), DeviceIndex(seen.device));
+    seen.local_ipv4s.iter().any(owned) || kernel.from_rules.iter().any(|r| r.table == table)
+}
+
+/// With only the primary interface there is nothing to apply groups to. Otherwise, unless we remember, the first look at
+/// them applies them, as the original does.
+fn applied(found: &Found, groups: &[String], interfaces: usize) -> Vec<String> {
+    match &found.state {
+        _ if interfaces <= 1 => groups.to_vec(),
+        Some(state) => state.facts.applied_groups.clone(),
+        None => Vec::new(),
+    }
+}
+
+/// Random, so that a life without memory of an earlier one asks EC2 for new things and not for the old ones.
+fn salt() -> String {
+    let mut bytes = [0_u8; 16];
+    // Without randomness the boot's id and the clock must do.
+    if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).is_err() {
+        return format!("{}-{}", super::boot_id(), clock::now().wall_ns);
+    }
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

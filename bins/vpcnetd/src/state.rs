@@ -1,0 +1,117 @@
+//! What the agent keeps of its own beside the original's checkpoint: which machine it is on, what it knows of it, and the
+//! pool's journal. With it a restarted agent serves at once and asks nobody; without it it only starts slower.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use vpcnet_ipam::{Journal, Limits};
+
+/// Written in the file; any other value means somebody else's file.
+pub const FORMAT: &str = "vpcnet-state/1";
+
+/// The instance.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Machine {
+    /// `i-…`
+    pub instance_id: String,
+    /// `m5.large`
+    pub instance_type: String,
+    /// `eu-central-1`
+    pub region: String,
+    /// `eu-central-1a`
+    pub availability_zone: String,
+    /// MAC of the primary interface, lower case.
+    pub mac: String,
+    /// The node's address.
+    pub local_ipv4: Option<Ipv4Addr>,
+}
+
+/// What the agent knows of its surroundings. Survives restarts in the state file.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Facts {
+    /// The instance.
+    pub machine: Machine,
+    /// Makes client tokens differ from those of an earlier life whose state was lost.
+    pub token_salt: String,
+    /// CIDRs of the VPC.
+    pub vpc_cidrs: Vec<Ipv4Net>,
+    /// Security groups of the primary interface.
+    pub groups: Vec<String>,
+    /// Those our other interfaces have; differs from `groups` until EC2 has taken a change.
+    pub applied_groups: Vec<String>,
+    /// What the type allows.
+    pub limits: Limits,
+    /// Creations that may not have ended, by client token.
+    #[serde(default)]
+    pub intents: BTreeMap<String, Intent>,
+}
+
+/// What a `CreateNetworkInterface` call is made with that would otherwise differ when it is repeated.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Intent {
+    /// Goes into the tag `node.k8s.amazonaws.com/createdAt`; nanoseconds since the Unix epoch.
+    pub created_at_ns: i64,
+    /// Security groups.
+    pub groups: Vec<String>,
+}
+
+/// The file as it is read.
+#[derive(Deserialize)]
+pub struct StateFile {
+    format: String,
+    /// Surroundings.
+    pub facts: Facts,
+    /// The pool's own part.
+    pub pool: Journal,
+}
+
+/// The file as it is written, without copying what goes into it.
+#[derive(Serialize)]
+struct StateFileRef<'a> {
+    format: &'static str,
+    facts: &'a Facts,
+    pool: &'a Journal,
+}
+
+/// The state file is not usable; a start without it is slower, nothing else.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// No JSON, or not of this shape.
+    #[error("not readable as agent state: {0}")]
+    Parse(#[from] serde_json::Error),
+    /// Another format.
+    #[error("format {found:?} instead of {FORMAT:?}: written by another version")]
+    Format {
+        /// What it says.
+        found: String,
+    },
+}
+
+impl StateFile {
+    /// Reads the file's content.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, StateError> {
+        let file: Self = serde_json::from_slice(bytes)?;
+        if file.format == FORMAT {
+            Ok(file)
+        } else {
+            Err(StateError::Format { found: file.format })
+        }
+    }
+
+    /// The file's content.
+    ///
+    /// # Errors
+    /// [`StateError::Parse`] if something in it has no JSON form.
+    pub fn write(facts: &Facts, pool: &Journal) -> Result<Vec<u8>, StateError> {
+        Ok(serde_json::to_vec(&StateFileRef {
+            format: FORMAT,
+            facts,
+            pool,
+        })?)
+    }
+}
