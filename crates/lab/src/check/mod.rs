@@ -2,79 +2,30 @@
 //! packets that must be dropped are, with the right reason.
 
 mod imds;
+mod metadata;
 mod negative;
 mod plan;
+mod ports;
+mod report;
 mod wire;
 
-use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Instant;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde::Serialize;
 
 use crate::control::{self, Ask, NodeStatus, Status};
 use crate::error::LabError;
-use crate::fabric::netns::Place;
 use crate::pods::{self, Pod};
 use crate::state::Dir;
-use crate::tool;
-use plan::{Endpoint, Kind, NodePort, Probe};
+use metadata::metadata;
+use plan::{Endpoint, Kind, Probe};
+use ports::OpenPorts;
+use report::named;
+pub use report::{Count, Failure, Report};
 use wire::{Outcome, Seen};
-
-/// The result. Its JSON form is stable.
-#[derive(Clone, PartialEq, Debug, Default, Serialize)]
-pub struct Report {
-    /// How many checks were made.
-    pub checks: usize,
-    /// How many of them failed.
-    pub failed: usize,
-    /// By family.
-    pub kinds: BTreeMap<String, Count>,
-    /// The failed ones.
-    pub failures: Vec<Failure>,
-    /// How long it took.
-    pub seconds: f64,
-}
-
-/// Of one family of checks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Count {
-    /// How many were made.
-    pub checks: usize,
-    /// How many failed.
-    pub failed: usize,
-}
-
-/// A failed check.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Failure {
-    /// Its family.
-    pub kind: String,
-    /// Who asked.
-    pub from: String,
-    /// Who or what was asked.
-    pub to: String,
-    /// What should have come of it.
-    pub expected: String,
-    /// What came of it.
-    pub got: String,
-}
-
-impl Report {
-    fn note(&mut self, kind: &str, result: Result<(), Failure>) {
-        let count = self.kinds.entry(kind.to_owned()).or_default();
-        count.checks += 1;
-        self.checks += 1;
-        if let Err(failure) = result {
-            count.failed += 1;
-            self.failed += 1;
-            self.failures.push(failure);
-        }
-    }
-}
 
 /// Runs all checks.
 ///
@@ -111,16 +62,6 @@ pub fn run(dir: &Dir) -> Result<Report, LabError> {
         .sort_by(|a, b| (&a.kind, &a.from, &a.to).cmp(&(&b.kind, &b.from, &b.to)));
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
-}
-
-fn named(kind: &str, from: &str, to: &str, expected: String, got: String) -> Failure {
-    Failure {
-        kind: kind.to_owned(),
-        from: from.to_owned(),
-        to: to.to_owned(),
-        expected,
-        got,
-    }
 }
 
 /// A few descriptors for each endpoint; the usual soft limit of 1024 would end at some hundred pods.
@@ -296,70 +237,6 @@ fn judge(endpoints: &[Endpoint], probe: &Probe, outcome: &Outcome) -> Result<(),
     ))
 }
 
-/// Pods and nodes get a token at hop limit 2, and at 1 the nodes only.
-fn metadata(dir: &Dir, status: &Status, endpoints: &[Endpoint], report: &mut Report) -> Result<(), LabError> {
-    let limits = HopLimits::remember(dir, status);
-    limits.set(2)?;
-    for (endpoint, got) in for_all(endpoints, imds::instance_id) {
-        let node = match endpoint.kind {
-            Kind::Pod { node, .. } => endpoints.get(node),
-            _ => Some(endpoint),
-        };
-        let instance = node
-            .and_then(|n| status.nodes.iter().find(|s| s.name == n.name))
-            .map(|n| n.instance.clone());
-        let kind = if matches!(endpoint.kind, Kind::Pod { .. }) {
-            "pod-to-imds"
-        } else {
-            "node-to-imds"
-        };
-        let right = got.as_ref().ok() == instance.as_ref();
-        let expected = format!("the id {}", instance.unwrap_or_default());
-        let failure = || named(kind, &endpoint.name, "IMDS", expected, got.unwrap_or_else(|e| e));
-        report.note(kind, right.then_some(()).ok_or_else(failure));
-    }
-    limits.set(1)?;
-    let pods: Vec<Endpoint> = endpoints
-        .iter()
-        .filter(|e| matches!(e.kind, Kind::Pod { .. }))
-        .cloned()
-        .collect();
-    for (endpoint, got) in for_all(&pods, imds::no_token) {
-        let kind = "pod-to-imds-at-hop-limit-1";
-        let failure = |got| named(kind, &endpoint.name, "IMDS", "no token".to_owned(), got);
-        report.note(kind, got.map_err(failure));
-    }
-    let nodes: Vec<Endpoint> = endpoints
-        .iter()
-        .filter(|e| matches!(e.kind, Kind::Node { .. }))
-        .cloned()
-        .collect();
-    for (endpoint, got) in for_all(&nodes, imds::instance_id) {
-        let kind = "node-to-imds-at-hop-limit-1";
-        let failure = |got| named(kind, &endpoint.name, "IMDS", "its instance id".to_owned(), got);
-        report.note(kind, got.map(drop).map_err(failure));
-    }
-    Ok(())
-}
-
-/// Does `work` for every pod and node side by side.
-fn for_all<T: Send>(
-    endpoints: &[Endpoint],
-    work: impl Fn(&Endpoint) -> Result<T, String> + Sync,
-) -> Vec<(&Endpoint, Result<T, String>)> {
-    let inside = endpoints
-        .iter()
-        .filter(|e| matches!(e.kind, Kind::Pod { .. } | Kind::Node { .. }));
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = inside.map(|e| (e, scope.spawn(|| work(e)))).collect();
-        let join = |t: std::thread::ScopedJoinHandle<'_, Result<T, String>>| {
-            t.join()
-                .unwrap_or_else(|_| Err("the asking thread panicked".to_owned()))
-        };
-        threads.into_iter().map(|(e, t)| (e, join(t))).collect()
-    })
-}
-
 fn forbidden(
     dir: &Dir,
     status: &Status,
@@ -399,105 +276,4 @@ fn forbidden(
         report.note(bad.kind, result);
     }
     Ok(())
-}
-
-/// Rules of the check's own that make ports of nodes lead to pods, as kube-proxy's do; gone when this is dropped.
-struct OpenPorts {
-    places: Vec<Place>,
-}
-
-impl OpenPorts {
-    fn open(endpoints: &[Endpoint], ports: &[NodePort]) -> Result<Self, LabError> {
-        let mut open = Self { places: Vec::new() };
-        for (index, node) in endpoints.iter().enumerate() {
-            let lines: String = ports
-                .iter()
-                .filter(|p| p.node == index)
-                .filter_map(|p| Some((p.port, endpoints.get(p.pod)?.address)))
-                .map(|(port, pod)| {
-                    format!(
-                        "fib daddr type local meta l4proto {{ tcp, udp }} th dport {port} dnat to {pod}:{}\n",
-                        plan::PORT
-                    )
-                })
-                .collect();
-            if lines.is_empty() {
-                continue;
-            }
-            let place = Place::named(&node.namespace)?;
-            let table = "table ip vpcnet-lab-check";
-            let chain = "type nat hook prerouting priority dstnat; policy accept;";
-            let text = format!(
-                "{table} {{ }}\ndelete {table}\n{table} {{\nchain ports {{\n{chain}\n{lines}}}\n}}\n"
-            );
-            tool::nft(&place, &text)?;
-            open.places.push(place);
-        }
-        Ok(open)
-    }
-}
-
-impl Drop for OpenPorts {
-    fn drop(&mut self) {
-        for place in &self.places {
-            if let Err(e) = tool::nft(place, "delete table ip vpcnet-lab-check\n") {
-                tracing::warn!(error = %e, "the check's rules stay in the node");
-            }
-        }
-    }
-}
-
-/// Hop limits of all nodes, restored when this is dropped.
-struct HopLimits<'a> {
-    dir: &'a Dir,
-    nodes: Vec<&'a str>,
-    before: Mutex<BTreeMap<&'a str, u8>>,
-}
-
-impl<'a> HopLimits<'a> {
-    fn remember(dir: &'a Dir, status: &'a Status) -> Self {
-        let nodes = status.nodes.iter().map(|n| n.name.as_str()).collect();
-        Self {
-            dir,
-            nodes,
-            before: Mutex::default(),
-        }
-    }
-
-    fn set(&self, hops: u8) -> Result<(), LabError> {
-        for &node in &self.nodes {
-            let was: u8 = control::ask(
-                self.dir,
-                &Ask::HopLimit {
-                    node: node.to_owned(),
-                    hops,
-                },
-            )?;
-            self.before
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .entry(node)
-                .or_insert(was);
-        }
-        Ok(())
-    }
-}
-
-impl Drop for HopLimits<'_> {
-    fn drop(&mut self) {
-        for (node, hops) in self
-            .before
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .iter()
-        {
-            let ask = Ask::HopLimit {
-                node: (*node).to_owned(),
-                hops: *hops,
-            };
-            if let Err(e) = control::ask::<u8>(self.dir, &ask) {
-                tracing::warn!(error = %e, node, "the hop limit stays changed");
-            }
-        }
-    }
 }
