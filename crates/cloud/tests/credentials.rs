@@ -249,7 +249,7 @@ async fn a_silent_source_is_waited_for_until_the_callers_deadline() {
         .await
         .unwrap_err();
     assert!(error.may_pass());
-    assert!(began.elapsed() < Duration::from_secs(4));
+    assert!(began.elapsed() < Duration::from_secs(20));
 }
 
 /// A provider that asks a container credentials endpoint, with these variables beside the endpoint's own.

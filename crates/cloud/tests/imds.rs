@@ -23,8 +23,8 @@ fn client(server: &Server) -> Imds {
 fn hasty(server: &Server) -> Imds {
     Imds::with_config(ImdsConfig {
         endpoint: Some(server.url()),
-        try_timeout: Duration::from_millis(60),
-        timeout: Duration::from_millis(400),
+        try_timeout: Duration::from_millis(400),
+        timeout: Duration::from_secs(2),
         ..ImdsConfig::default()
     })
     .unwrap()
@@ -288,7 +288,7 @@ async fn silence_once_costs_a_try_and_silence_for_good_the_deadline() {
         hasty(&server).get("mac").await,
         Err(ImdsError::Deadline { .. })
     ));
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
