@@ -1,5 +1,12 @@
 //! How calls are judged before they are carried out, how reads lag, and what faults do: against the model alone.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
 mod support;
 
 use std::time::Duration;
@@ -243,6 +250,10 @@ fn the_tree_of_imds_is_what_agents_read() {
     assert_eq!(lab.imds("local-ipv4").as_deref(), Some("10.0.0.4"));
     assert_eq!(
         lab.imds("placement/availability-zone").as_deref(),
+        Some("us-west-2a")
+    );
+    assert_eq!(
+        lab.imds("placement/availability-zone/").as_deref(),
         Some("us-west-2a")
     );
     assert_eq!(lab.imds("placement/region").as_deref(), Some("us-west-2"));

@@ -1,5 +1,12 @@
 //! What EC2 allows with interfaces and addresses, rule by rule, against the model alone.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
 mod support;
 
 use std::net::Ipv4Addr;

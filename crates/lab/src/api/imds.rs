@@ -127,3 +127,46 @@ fn plain(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
     headers.insert(header::SERVER, header::HeaderValue::from_static("EC2ws"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// What the kernel writes into the packets of this connection from here on.
+    fn hops(connection: &Connection) -> u32 {
+        rustix::net::sockopt::ip_ttl(&connection.socket).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_token_travels_as_far_as_it_may_and_the_next_answer_as_usual() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let connection = Connection {
+            peer,
+            socket: stream.as_fd().try_clone_to_owned().unwrap(),
+        };
+        let reply = |body: &str| ImdsReply {
+            status: 200,
+            body: ImdsBody::Text(body.to_owned()),
+            latency: Duration::ZERO,
+            fate: Fate::Deliver,
+        };
+        answer(&connection, reply("token"), Some(60), 1).await;
+        assert_eq!(hops(&connection), 1);
+        answer(&connection, reply("value"), None, USUAL_HOPS).await;
+        assert_eq!(hops(&connection), 64);
+        drop((client, stream));
+    }
+
+    #[test]
+    fn an_error_page_names_its_status() {
+        assert!(error_page(StatusCode::UNAUTHORIZED).contains("401 - Unauthorized"));
+        assert_eq!(error_page(StatusCode::OK), "");
+    }
+}

@@ -26,7 +26,11 @@ pub async fn operator_call(engine: &Engine, parameters: &[(String, String)]) -> 
     });
     tokio::time::sleep(reply.latency).await;
     if reply.fate != Fate::Deliver {
-        return Err(ApiError::with_status(503, "Unavailable", "The lab's fault plan took the answer"));
+        return Err(ApiError::with_status(
+            503,
+            "Unavailable",
+            "The lab's fault plan took the answer",
+        ));
     }
     reply.outcome.map(|_| body)
 }
@@ -51,9 +55,14 @@ mod tests {
     async fn the_operator_is_answered_in_ec2s_xml_and_refused_in_its_words() {
         let engine = Engine::new(Vpc::new(VpcConfig::instant(), 1));
         let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
-        let answer = operator_call(&engine, &[pair("Action", "DescribeSubnets")]).await.unwrap();
+        let answer = operator_call(&engine, &[pair("Action", "DescribeSubnets")])
+            .await
+            .unwrap();
         assert!(answer.contains("<cidrBlock>10.0.16.0/20</cidrBlock>"), "{answer}");
         let odd = [pair("Action", "DescribeSubnets"), pair("Colour", "a&b=c")];
-        assert_eq!(operator_call(&engine, &odd).await.unwrap_err().code, "UnknownParameter");
+        assert_eq!(
+            operator_call(&engine, &odd).await.unwrap_err().code,
+            "UnknownParameter"
+        );
     }
 }

@@ -191,7 +191,9 @@ impl ActiveFault {
     fn strikes(&self, rng: &mut Rng) -> bool {
         let rule = &self.rule;
         rule.nth.is_none_or(|n| n == self.matched)
-            && rule.every.is_none_or(|n| n != 0 && self.matched % n == 0)
+            && rule
+                .every
+                .is_none_or(|n| n != 0 && self.matched.is_multiple_of(n))
             && rule.times.is_none_or(|most| self.struck < most)
             && rule.probability.is_none_or(|p| rng.chance(p))
     }

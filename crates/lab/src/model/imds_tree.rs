@@ -173,12 +173,13 @@ impl Tree {
             .insert("dynamic/instance-identity/document".to_owned(), pretty(&document));
     }
 
-    /// The value at a path below the version, or the listing of a directory; with or without a slash at its end.
+    /// The value at a path below the version, or the listing of a directory; either with or without a slash at its end,
+    /// as botocore asks for its zone with one.
     pub(crate) fn get(&self, path: &str) -> Option<String> {
-        if let Some(value) = self.0.get(path) {
+        let trimmed = path.trim_end_matches('/');
+        if let Some(value) = self.0.get(trimmed) {
             return Some(value.clone());
         }
-        let trimmed = path.trim_end_matches('/');
         let start = if trimmed.is_empty() {
             String::new()
         } else {

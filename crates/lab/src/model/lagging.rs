@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Until when something was what; `None`: it was not there.
+type Past<V> = VecDeque<(Duration, Option<Arc<V>>)>;
+
 /// Values by key, now and for a while back.
 #[derive(Clone, Debug)]
 pub(crate) struct Lagging<K: Ord, V> {
     now: BTreeMap<K, Arc<V>>,
     /// By key, oldest first: until when it held which value.
-    past: BTreeMap<K, VecDeque<(Duration, Option<Arc<V>>)>>,
+    past: BTreeMap<K, Past<V>>,
 }
 
 impl<K: Ord + Clone, V: Clone + PartialEq> Lagging<K, V> {
