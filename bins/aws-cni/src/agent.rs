@@ -82,7 +82,6 @@ impl Agent {
             Ok(reply)
         } else {
             Err(Failure::NotGiven {
-                call: "AddNetwork",
                 socket: self.socket.clone(),
             })
         }
@@ -192,5 +191,37 @@ fn from_status(status: &Status) -> CallError {
             code: status.code(),
             message: status.message().to_owned(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_never_ends_is_given_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let deadline = Duration::from_millis(20);
+        let never = std::future::pending::<Result<Response<()>, Status>>();
+        let error = runtime.block_on(within(deadline, never)).unwrap_err();
+        assert!(matches!(error, CallError::Deadline(d) if d == deadline));
+    }
+
+    #[test]
+    fn a_status_that_was_sent_is_told_from_a_broken_connection() {
+        let sent = from_status(&Status::unavailable("EC2 is down; next try in 8 s"));
+        assert!(matches!(
+            sent,
+            CallError::Status {
+                code: tonic::Code::Unavailable,
+                ..
+            }
+        ));
+        assert_eq!(sent.to_string(), "EC2 is down; next try in 8 s");
+        let broken = Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::BrokenPipe)));
+        assert!(matches!(from_status(&broken), CallError::Broken(_)));
     }
 }

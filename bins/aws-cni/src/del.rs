@@ -66,8 +66,7 @@ async fn release(call: &Call) -> Result<DelNetworkReply, Release> {
     let agent = Agent::connect(what, socket).await.map_err(Release::Away)?;
     match agent.del(call, REASON_POD_DELETED, &call.args.pod_uid).await {
         Ok(reply) if reply.success => Ok(reply),
-        Ok(_) => Err(Release::Refused(Failure::NotGiven {
-            call: what,
+        Ok(_) => Err(Release::Refused(Failure::NotFreed {
             socket: socket.clone(),
         })),
         Err(CallError::Status { message, .. }) if message.contains(UNKNOWN_POD) => Err(Release::Unknown),

@@ -101,8 +101,10 @@ pub(crate) enum Failure {
         socket: PathBuf,
         error: CallError,
     },
-    #[error("{call}: node agent on {} gave no address and no reason (Success=false); its log says more, and the runtime will ask again", .socket.display())]
-    NotGiven { call: &'static str, socket: PathBuf },
+    #[error("AddNetwork: node agent on {} gave no address and no reason (Success=false); its log says more, and the runtime will ask again", .socket.display())]
+    NotGiven { socket: PathBuf },
+    #[error("DelNetwork: node agent on {} did not free the address and gave no reason (Success=false); its log says more, and the runtime will ask again", .socket.display())]
+    NotFreed { socket: PathBuf },
     #[error("{call}: the node agent's answer makes no sense: {why}")]
     Answer { call: &'static str, why: String },
     #[error(
@@ -167,7 +169,7 @@ impl Failure {
             Self::Netns(_) | Self::OwnNetns(_) => Code::INVALID_NETNS,
             Self::Agent { error, .. } if error.is_transient() => Code::TRY_AGAIN_LATER,
             Self::Agent { .. } => REFUSED,
-            Self::NotGiven { .. } => Code::TRY_AGAIN_LATER,
+            Self::NotGiven { .. } | Self::NotFreed { .. } => Code::TRY_AGAIN_LATER,
             Self::Answer { .. } => NONSENSE,
             Self::Branch { .. } => BRANCH,
             Self::Setup(PodError::HostNamespace { .. } | PodError::Netns(_)) => Code::INVALID_NETNS,

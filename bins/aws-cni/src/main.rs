@@ -95,6 +95,8 @@ fn serve(stdin: &[u8]) -> Result<Option<Value>, Failure> {
             Verb::Version => Ok(Some(version_answer(stdin))),
         }
     });
+    // The process ends next, and the kernel frees all of it at once.
+    std::mem::forget(runtime);
     match &outcome {
         Ok(_) => log.info(|| format!("{} done", call.env.verb)),
         Err(failure) => log.error(|| format!("{} failed: {failure}", call.env.verb)),

@@ -56,12 +56,13 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Connects to `socket` within `deadline`. Must run inside a tokio runtime with I/O and time.
+    /// Connects to `socket` within `deadline`. Must run inside a tokio runtime with I/O and time. While the listener's
+    /// queue is full, it is tried again.
     ///
     /// # Errors
     /// See [`ConnectError`]. A server that accepts and then says nothing shows only in the call's own deadline.
     pub async fn unix(socket: &Path, deadline: Duration) -> Result<Self, ConnectError> {
-        let stream = match tokio::time::timeout(deadline, UnixStream::connect(socket)).await {
+        let stream = match tokio::time::timeout(deadline, dial(socket)).await {
             Ok(connected) => connected.map_err(ConnectError::Dial)?,
             Err(_) => return Err(ConnectError::Deadline(deadline)),
         };
@@ -74,13 +75,24 @@ impl Connection {
             .initial_stream_window_size(None)
             .initial_connection_window_size(None)
             .max_send_buf_size(16 * 1024)
-            .handshake(Io(stream))
+            .handshake(Io::new(stream))
             .await?;
         // Its error also reaches the call in flight, which is where it can be told.
         tokio::spawn(async move {
             let _reported_by_the_call = connection.await;
         });
         Ok(Self { send })
+    }
+}
+
+/// A unix socket that does not block has no waiting room: the kernel answers EAGAIN when the listener's queue is full.
+async fn dial(socket: &Path) -> io::Result<UnixStream> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(PAUSE).await,
+            connected => return connected,
+        }
     }
 }
 
@@ -107,8 +119,43 @@ impl tonic::codegen::Service<http::Request<Body>> for Connection {
     }
 }
 
+/// How often the other tasks get their turn before something is sent.
+const TURNS: u8 = 2;
+
 /// Tokio's stream as hyper's: hyper-util has such an adapter, for the price of another crate in the plugin.
-struct Io(UnixStream);
+///
+/// What is written is held for two turns of the connection's task: preface, settings, headers and body of a call come
+/// from three tasks, one after the other, and would be four writes, each of which wakes the server. Held back they
+/// go out as one.
+struct Io {
+    stream: UnixStream,
+    held: Vec<u8>,
+    turns_left: u8,
+}
+
+impl Io {
+    fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            held: Vec::with_capacity(512),
+            turns_left: TURNS,
+        }
+    }
+
+    /// Sends what is held, all of it.
+    fn send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            let stream = std::pin::Pin::new(&mut self.stream);
+            match tokio::io::AsyncWrite::poll_write(stream, cx, &self.held) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(sent)) => drop(self.held.drain(..sent)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
 
 impl hyper::rt::Read for Io {
     fn poll_read(
@@ -121,7 +168,7 @@ impl hyper::rt::Read for Io {
         let mut bytes = [0u8; 4096];
         let room = buf.remaining().min(bytes.len());
         let mut staged = tokio::io::ReadBuf::new(bytes.get_mut(..room).unwrap_or_default());
-        match tokio::io::AsyncRead::poll_read(std::pin::Pin::new(&mut self.0), cx, &mut staged) {
+        match tokio::io::AsyncRead::poll_read(std::pin::Pin::new(&mut self.stream), cx, &mut staged) {
             Poll::Ready(Ok(())) => {
                 buf.put_slice(staged.filled());
                 Poll::Ready(Ok(()))
@@ -137,26 +184,37 @@ impl hyper::rt::Write for Io {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        tokio::io::AsyncWrite::poll_write(std::pin::Pin::new(&mut self.0), cx, buf)
+        // More than one call writes: do not hoard.
+        const MOST_HELD: usize = 64 * 1024;
+        if self.held.len() >= MOST_HELD && self.send(cx)?.is_pending() {
+            return Poll::Pending;
+        }
+        self.held.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
     }
 
     fn poll_flush(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        tokio::io::AsyncWrite::poll_flush(std::pin::Pin::new(&mut self.0), cx)
+        if self.held.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(left) = self.turns_left.checked_sub(1) {
+            self.turns_left = left;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let sent = self.send(cx);
+        if sent.is_ready() {
+            self.turns_left = TURNS;
+        }
+        sent
     }
 
     fn poll_shutdown(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        tokio::io::AsyncWrite::poll_shutdown(std::pin::Pin::new(&mut self.0), cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        tokio::io::AsyncWrite::is_write_vectored(&self.0)
-    }
-
-    fn poll_write_vectored(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        tokio::io::AsyncWrite::poll_write_vectored(std::pin::Pin::new(&mut self.0), cx, bufs)
+        match self.send(cx) {
+            Poll::Ready(Ok(())) => {
+                tokio::io::AsyncWrite::poll_shutdown(std::pin::Pin::new(&mut self.stream), cx)
+            }
+            other => other,
+        }
     }
 }
