@@ -135,7 +135,7 @@ pub struct Made {
     pub namespaces: Vec<String>,
     /// Processes beside the daemon, with what they are.
     pub processes: Vec<(String, Process)>,
-    /// True when `/run/netns` did not exist before.
+    /// True when `/run/netns` was not made ready for names before.
     pub netns_dir: bool,
 }
 

@@ -70,7 +70,7 @@ fn say(line: &str) {
 async fn serve(dir: &Dir, options: &Options, agent: &Path) -> Result<(), LabError> {
     let made = Made {
         daemon: Process::current(),
-        netns_dir: !Path::new(netns::DIR).exists(),
+        netns_dir: !netns::prepared(),
         ..Made::default()
     };
     let records = Records::create(dir, made)?;

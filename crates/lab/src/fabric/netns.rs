@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open, stat};
 use rustix::mount::{
     MountPropagationFlags, UnmountFlags, mount_bind, mount_bind_recursive, mount_change, unmount,
 };
@@ -183,8 +183,15 @@ fn lock_dir() -> io::Result<OwnedFd> {
 /// Makes `/run/netns` a shared mount, as `ip netns add` does, so that namespaces made later appear in the nodes'
 /// mount namespaces. Returns its lock.
 fn prepare_dir() -> Result<OwnedFd, LabError> {
-    fs::create_dir_all(DIR).map_err(LabError::file("create", DIR))?;
-    let lock = lock_dir().map_err(LabError::file("lock", DIR))?;
+    let lock = loop {
+        fs::create_dir_all(DIR).map_err(LabError::file("create", DIR))?;
+        let lock = lock_dir().map_err(LabError::file("lock", DIR))?;
+        // Another lab may have removed it, empty, while this one waited for the lock; then this is the lock of nothing.
+        let same = |a: rustix::fs::Stat, b: rustix::fs::Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
+        if matches!((fstat(&lock), stat(DIR)), (Ok(held), Ok(named)) if same(held, named)) {
+            break lock;
+        }
+    };
     let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
     if mount_change(DIR, shared).is_err() {
         mount_bind_recursive(DIR, DIR)
@@ -193,6 +200,13 @@ fn prepare_dir() -> Result<OwnedFd, LabError> {
             .map_err(LabError::file("mount", DIR))?;
     }
     Ok(lock)
+}
+
+/// True when `/run/netns` is a mount, as it is from the first named namespace on.
+#[must_use]
+pub fn prepared() -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounts.lines().any(|line| line.split(' ').nth(4) == Some(DIR))
 }
 
 /// Sets the loopback of the calling thread's namespace up: one RTM_NEWLINK for interface 1, flags IFF_UP.
