@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use vpcnet_lab::api::{Engine, serve_ec2, serve_imds};
-use vpcnet_lab::model::{Bucket, NodeSpec, RoleConfig, Vpc, VpcConfig};
+use vpcnet_lab::model::{Bucket, FaultKind, FaultRule, FaultTarget, NodeSpec, RoleConfig, Vpc, VpcConfig};
 
 /// The script takes seconds; this is for a machine that is busy with the rest of the tests.
 const DEADLINE: Duration = Duration::from_secs(240);
@@ -40,7 +40,53 @@ fn python() -> PathBuf {
 
 #[tokio::test]
 async fn boto3_drives_every_operation() {
-    let mut config = VpcConfig::instant();
+    let classes = [
+        "BesideMoto",
+        "Instances",
+        "Interfaces",
+        "Keys",
+        "Metadata",
+        "Reads",
+        "Refusals",
+    ];
+    drive(&classes, Vec::new()).await;
+}
+
+#[tokio::test]
+async fn boto3_gets_through_lost_late_and_false_answers() {
+    let rule = |action: &str, nth, kind| FaultRule {
+        nth: Some(nth),
+        ..FaultRule::new(FaultTarget::Ec2(action.to_owned()), kind)
+    };
+    let faults = vec![
+        rule("CreateNetworkInterface", 1, FaultKind::LoseAnswer),
+        rule(
+            "DescribeVpcs",
+            1,
+            FaultKind::Error {
+                code: "RequestLimitExceeded".to_owned(),
+                status: 503,
+            },
+        ),
+        rule("DescribeVpcs", 2, FaultKind::Hang),
+        rule(
+            "AttachNetworkInterface",
+            1,
+            FaultKind::ErrorAfter {
+                code: "Unavailable".to_owned(),
+                status: 503,
+            },
+        ),
+    ];
+    drive(&["Lossy"], faults).await;
+}
+
+/// Runs test classes of the script against faces of their own.
+async fn drive(classes: &[&str], faults: Vec<FaultRule>) {
+    let mut config = VpcConfig {
+        faults,
+        ..VpcConfig::instant()
+    };
     config.buckets.enabled = true;
     let plenty = Bucket {
         size: 1e6,
@@ -83,6 +129,7 @@ async fn boto3_drives_every_operation() {
 
     let script = tokio::process::Command::new(python())
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/boto3_drive.py"))
+        .args(classes)
         .env("LAB", lab.to_string())
         .stdin(Stdio::null())
         .kill_on_drop(true)

@@ -394,6 +394,39 @@ class Instances(Lab):
         )
 
 
+class Lossy(Lab):
+    """Run apart, with a fault plan: see `api_boto3.rs`."""
+
+    def test_a_client_that_repeats_gets_through(self):
+        config = Config(retries={"total_max_attempts": 3, "mode": "standard"}, read_timeout=2, connect_timeout=5)
+        ec2 = boto3.client(
+            "ec2",
+            endpoint_url=LAB["ec2"],
+            region_name="us-west-2",
+            aws_access_key_id=LAB["access_key"],
+            aws_secret_access_key=LAB["secret_key"],
+            config=config,
+        )
+        repeats = lambda answer: answer["ResponseMetadata"]["RetryAttempts"]
+        # The answer was lost, the effect was not: the token makes the repeat harmless.
+        made = ec2.create_network_interface(SubnetId=self.subnet, Description="lossy")
+        self.assertEqual(repeats(made), 1)
+        eni = made["NetworkInterface"]["NetworkInterfaceId"]
+        found = ec2.describe_network_interfaces(Filters=[{"Name": "description", "Values": ["lossy"]}])
+        self.assertEqual([i["NetworkInterfaceId"] for i in found["NetworkInterfaces"]], [eni])
+        # Throttled, then silent, then answered.
+        self.assertEqual(repeats(ec2.describe_vpcs()), 2)
+        # Carried out, answered with an error: the repeat meets its own effect.
+        message = self.refused(
+            "InvalidNetworkInterface.InUse",
+            ec2.attach_network_interface,
+            NetworkInterfaceId=eni,
+            InstanceId=LAB["node"],
+            DeviceIndex=1,
+        )
+        self.assertIn(eni, message)
+
+
 class Metadata(unittest.TestCase):
     def get(self, path, **headers):
         request = urllib.request.Request(f"{LAB['imds']}/latest/{path}", headers=headers)

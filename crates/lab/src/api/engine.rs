@@ -97,3 +97,69 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        AttachNetworkInterface, CreateNetworkInterface, InterfaceStatus, NodeSpec, Response, Spread,
+        VpcConfig,
+    };
+
+    /// Longer than anything here takes.
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn an_attachment_completes_by_itself_and_the_fabric_hears_of_it() {
+        let mut config = VpcConfig::instant();
+        config.timing.attach = Spread::millis(30, 30);
+        let mut vpc = Vpc::new(config, 1);
+        let instance = vpc
+            .run_instance(Duration::ZERO, &NodeSpec::new("n", "m5.large"))
+            .unwrap();
+        let subnet = vpc.subnet_named("subnet-a").unwrap().clone();
+        let engine = Engine::new(vpc);
+        let clock = engine.clone();
+        let clock = tokio::spawn(async move { clock.run().await });
+        let mut fabric = engine.subscribe();
+        let create = Request::CreateNetworkInterface(CreateNetworkInterface::new(subnet));
+        let Ok(Response::Created { interface, .. }) = engine.call(&Caller::admin(), create).outcome else {
+            panic!("not created")
+        };
+        let eni = interface.id.clone();
+        assert!(
+            !fabric.has_changed().unwrap(),
+            "an interface without a link is nothing to the fabric"
+        );
+        let attach = AttachNetworkInterface {
+            eni: eni.clone(),
+            instance,
+            device_index: 1,
+            card: 0,
+        };
+        engine
+            .call(&Caller::admin(), Request::AttachNetworkInterface(attach))
+            .outcome
+            .unwrap();
+        tokio::time::timeout(LONG, fabric.changed())
+            .await
+            .expect("the bell, in time")
+            .unwrap();
+        let view = engine.with(|vpc, _| vpc.fabric());
+        assert!(view.interfaces.iter().any(|i| i.eni == eni));
+        let status = engine.with(|vpc, _| vpc.status());
+        let mut all = status.instances.iter().flat_map(|i| &i.interfaces);
+        assert!(all.any(|i| i.id == eni && i.status == InterfaceStatus::InUse));
+        clock.abort();
+    }
+
+    #[tokio::test]
+    async fn timestamps_are_the_wall_clocks() {
+        let engine = Engine::new(Vpc::new(VpcConfig::instant(), 1));
+        let unix = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        assert!(engine.with(|vpc, _| vpc.config().epoch).abs_diff(unix) < 60);
+    }
+}

@@ -51,7 +51,7 @@ pub enum FaultKind {
     Slow(Spread),
     /// Carried out twice, as when a proxy repeats a request; the second answer is given.
     Duplicate,
-    /// Answered from a state this old (reads and IMDS).
+    /// Answered from a state this old (reads and IMDS). A minute is kept, or the longest lag if that is more.
     Stale(Duration),
 }
 

@@ -95,6 +95,40 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// EC2's name of the action.
+    #[must_use]
+    pub const fn action(&self) -> &'static str {
+        match self {
+            Self::DescribeInstances(_) => "DescribeInstances",
+            Self::DescribeInstanceTypes(_) => "DescribeInstanceTypes",
+            Self::DescribeSubnets(_) => "DescribeSubnets",
+            Self::DescribeVpcs(_) => "DescribeVpcs",
+            Self::DescribeSecurityGroups(_) => "DescribeSecurityGroups",
+            Self::DescribeNetworkInterfaces(_) => "DescribeNetworkInterfaces",
+            Self::CreateNetworkInterface(_) => "CreateNetworkInterface",
+            Self::AttachNetworkInterface(_) => "AttachNetworkInterface",
+            Self::DetachNetworkInterface { .. } => "DetachNetworkInterface",
+            Self::DeleteNetworkInterface(_) => "DeleteNetworkInterface",
+            Self::ModifyNetworkInterfaceAttribute { .. } => "ModifyNetworkInterfaceAttribute",
+            Self::AssignPrivateIpAddresses(_) => "AssignPrivateIpAddresses",
+            Self::UnassignPrivateIpAddresses { .. } => "UnassignPrivateIpAddresses",
+            Self::CreateTags { .. } => "CreateTags",
+            Self::DeleteTags { .. } => "DeleteTags",
+            Self::RunInstances(_) => "RunInstances",
+            Self::TerminateInstances(_) => "TerminateInstances",
+            Self::ModifyInstanceMetadataOptions { .. } => "ModifyInstanceMetadataOptions",
+            Self::Malformed { action, .. } => action,
+        }
+    }
+
+    /// Whether it only reads.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        super::throttle::is_read(self.action())
+    }
+}
+
 /// A Describe call.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Describe {

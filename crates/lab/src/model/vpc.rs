@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::calls::{Call, CallCount, CallLog, Face};
+use super::calls::CallLog;
 use super::config::{RoleConfig, VpcConfig};
 use super::error::ApiError;
 use super::faults::{ActiveFault, FaultKind, FaultRule, Faults, Subject, fault_error};
@@ -17,7 +17,7 @@ use super::rights::{Caller, Credentials, Rights};
 use super::rng::Rng;
 use super::space::Space;
 use super::state::{Group, Instance, Interface, Subnet};
-use super::throttle::{Throttle, is_read};
+use super::throttle::Throttle;
 
 /// What becomes of an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,7 +84,7 @@ pub struct Vpc {
     pub(crate) rights: Rights,
     throttle: Throttle,
     faults: Faults,
-    log: CallLog,
+    pub(crate) log: CallLog,
     /// How many nodes were put into subnets by turns.
     pub(crate) turn: usize,
     pub(crate) fabric_generation: u64,
@@ -233,95 +233,6 @@ impl Vpc {
         self.faults.strike(self.now, &subject, &mut self.weather)
     }
 
-    fn log_call(
-        &mut self,
-        caller: &Caller,
-        action: &str,
-        outcome: &Result<Response, ApiError>,
-        fate: Fate,
-        latency: Duration,
-        request_id: &str,
-    ) {
-        let result = match (fate, outcome) {
-            (Fate::Hang, _) => "hung",
-            (Fate::Lose, _) => "lost",
-            (Fate::Deliver, Ok(_)) => "ok",
-            (Fate::Deliver, Err(e)) => &e.code,
-        };
-        let call = Call {
-            number: 0,
-            at: self.now,
-            face: Face::Ec2,
-            caller: self.caller_name(caller.instance.as_ref(), &caller.role),
-            action: action.to_owned(),
-            result: result.to_owned(),
-            latency,
-            request_id: request_id.to_owned(),
-        };
-        self.log.add(call, action);
-    }
-
-    pub(crate) fn log_imds(
-        &mut self,
-        instance: &InstanceId,
-        method: &str,
-        path: &str,
-        result: String,
-        latency: Duration,
-    ) {
-        let call = Call {
-            number: 0,
-            at: self.now,
-            face: Face::Imds,
-            caller: self.caller_name(Some(instance), "unknown"),
-            action: format!("{method} {path}"),
-            result,
-            latency,
-            request_id: String::new(),
-        };
-        self.log.add(call, method);
-    }
-
-    /// Logs a call that was refused before it had a caller: no or wrong signature, unknown action.
-    pub fn log_stranger(&mut self, now: Duration, action: &str, error: &ApiError) -> String {
-        self.advance(now);
-        let request_id = self.request_id();
-        let call = Call {
-            number: 0,
-            at: self.now,
-            face: Face::Ec2,
-            caller: "stranger".to_owned(),
-            action: action.to_owned(),
-            result: error.code.clone(),
-            latency: Duration::ZERO,
-            request_id: request_id.clone(),
-        };
-        self.log.add(call, "-");
-        request_id
-    }
-
-    fn caller_name(&self, instance: Option<&InstanceId>, role: &str) -> String {
-        instance.map_or_else(
-            || role.to_owned(),
-            |id| {
-                self.instances
-                    .get(id)
-                    .map_or_else(|| id.to_string(), |i| i.name().to_owned())
-            },
-        )
-    }
-
-    /// The last calls, oldest first.
-    pub fn calls(&self) -> impl Iterator<Item = &Call> {
-        self.log.last()
-    }
-
-    /// All calls since the start, counted.
-    #[must_use]
-    pub fn call_counts(&self) -> Vec<CallCount> {
-        self.log.counts()
-    }
-
     /// Adds a fault; its number removes it.
     pub fn add_fault(&mut self, rule: FaultRule) -> u64 {
         self.faults.add(rule)
@@ -417,7 +328,7 @@ impl Vpc {
         format!("0{:016x}", self.rng.word())
     }
 
-    fn request_id(&mut self) -> String {
+    pub(crate) fn request_id(&mut self) -> String {
         let (a, b) = (self.weather.word(), self.weather.word());
         format!(
             "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
@@ -437,38 +348,4 @@ fn unanswered() -> ApiError {
         "Unavailable",
         "The lab's fault plan took this request; nothing was done",
     )
-}
-
-impl Request {
-    /// EC2's name of the action.
-    #[must_use]
-    pub const fn action(&self) -> &'static str {
-        match self {
-            Self::DescribeInstances(_) => "DescribeInstances",
-            Self::DescribeInstanceTypes(_) => "DescribeInstanceTypes",
-            Self::DescribeSubnets(_) => "DescribeSubnets",
-            Self::DescribeVpcs(_) => "DescribeVpcs",
-            Self::DescribeSecurityGroups(_) => "DescribeSecurityGroups",
-            Self::DescribeNetworkInterfaces(_) => "DescribeNetworkInterfaces",
-            Self::CreateNetworkInterface(_) => "CreateNetworkInterface",
-            Self::AttachNetworkInterface(_) => "AttachNetworkInterface",
-            Self::DetachNetworkInterface { .. } => "DetachNetworkInterface",
-            Self::DeleteNetworkInterface(_) => "DeleteNetworkInterface",
-            Self::ModifyNetworkInterfaceAttribute { .. } => "ModifyNetworkInterfaceAttribute",
-            Self::AssignPrivateIpAddresses(_) => "AssignPrivateIpAddresses",
-            Self::UnassignPrivateIpAddresses { .. } => "UnassignPrivateIpAddresses",
-            Self::CreateTags { .. } => "CreateTags",
-            Self::DeleteTags { .. } => "DeleteTags",
-            Self::RunInstances(_) => "RunInstances",
-            Self::TerminateInstances(_) => "TerminateInstances",
-            Self::ModifyInstanceMetadataOptions { .. } => "ModifyInstanceMetadataOptions",
-            Self::Malformed { action, .. } => action,
-        }
-    }
-
-    /// Whether it only reads.
-    #[must_use]
-    pub fn is_read(&self) -> bool {
-        is_read(self.action())
-    }
 }
