@@ -184,6 +184,22 @@ mod tests {
     }
 
     #[test]
+    fn a_success_takes_the_bound_down_by_one_step_only() {
+        let (mut backoff, now) = (Backoff::default(), Instant::now());
+        for _ in 0..4 {
+            let ticket = go(&mut backoff, now);
+            backoff.settle(ticket, now, Outcome::Throttled, 0.0);
+        }
+        let mut bounds = Vec::new();
+        for _ in 0..5 {
+            let ticket = go(&mut backoff, now);
+            backoff.settle(ticket, now, Outcome::Answered, 0.0);
+            bounds.push(backoff.bound().as_secs());
+        }
+        assert_eq!(bounds, [4, 2, 1, 0, 0]);
+    }
+
+    #[test]
     fn while_it_backs_off_one_probe_goes_at_a_time() {
         let (mut backoff, now) = (Backoff::default(), Instant::now());
         let ticket = go(&mut backoff, now);
