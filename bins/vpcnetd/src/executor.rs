@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex};
 
 use ipnet::Ipv4Net;
 use tokio::sync::mpsc;
-use vpcnet_cloud::{Ec2, Tag};
-use vpcnet_ipam::{Action, ActionId, Event, Outcome, SubnetId};
+use vpcnet_cloud::Ec2;
+use vpcnet_ipam::{Action, ActionId, Event, FailureClass, Outcome, SubnetId};
 
-use crate::core::{CoreHandle, Order};
-use crate::host::Host;
+use crate::core::Order;
 use crate::logging::lock;
-use crate::metrics::Metrics;
+use crate::startup::{Surroundings, relist};
+use crate::state::Machine;
 
 pub use facts::{INSTANCE_TAG, Ownership, facts_of, kind_of, manages};
 pub use failure::Failure;
@@ -27,18 +27,12 @@ pub use failure::Failure;
 pub struct Cloud {
     /// EC2.
     pub ec2: Ec2,
-    /// Where reports go.
-    pub core: CoreHandle,
-    /// The node's links, routes and rules.
-    pub host: Host,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
+    /// The pool's loop, the host, IMDS, counters.
+    pub around: Surroundings,
     /// Our instance.
-    pub instance_id: String,
+    pub machine: Machine,
     /// Subnet of the primary interface.
     pub primary_subnet: SubnetId,
-    /// Tags of every interface made here, but for the time of its creation.
-    pub tags: Vec<Tag>,
     /// How interfaces of others are told from ours.
     pub ownership: Ownership,
     /// CIDRs of subnets seen so far.
@@ -101,15 +95,21 @@ async fn carry_out(cloud: Arc<Cloud>, order: Order) {
     report(&cloud, id, result);
 }
 
-fn report(cloud: &Cloud, id: ActionId, result: Result<Outcome, Failure>) {
+fn report(cloud: &Arc<Cloud>, id: ActionId, result: Result<Outcome, Failure>) {
     match result {
         Ok(outcome) => {
             tracing::info!(id = id.0, ?outcome, "done");
-            cloud.core.event(Event::ActionDone { id, outcome });
+            cloud.around.core.event(Event::ActionDone { id, outcome });
         }
         Err(failure) => {
             tracing::warn!(id = id.0, class = ?failure.class, message = %failure.message, "failed");
-            cloud.core.event(failure.event(id));
+            let disagreed = failure.class == FailureClass::LimitReached;
+            cloud.around.core.event(failure.event(id));
+            if disagreed {
+                // EC2 counts something that the pool does not know, an interface that somebody else attached perhaps.
+                let cloud = Arc::clone(cloud);
+                tokio::spawn(async move { relist(&cloud).await });
+            }
         }
     }
 }
@@ -134,7 +134,7 @@ impl Cloud {
 
     /// `aws-K8S-<instance id>`: by this the original, and whoever cleans up after it, knows its interfaces.
     fn description(&self) -> String {
-        format!("aws-K8S-{}", self.instance_id)
+        format!("aws-K8S-{}", self.machine.instance_id)
     }
 }
 

@@ -2,12 +2,14 @@
 //! nobody; otherwise from IMDS, for as long as it takes.
 
 mod cold;
+mod listing;
 mod veths;
 mod warm;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use vpcnet_cloud::{CredentialProvider, CredentialSource, Ec2, Ec2Config, Imds, Tag, process_environment};
+use vpcnet_cloud::{CredentialProvider, CredentialSource, Ec2, Ec2Config, Imds, process_environment};
 use vpcnet_ipam::{Identity, InterfaceFacts, KernelEvidence, SubnetId};
 use vpcnet_linux::netlink::Socket;
 
@@ -22,6 +24,7 @@ use crate::snat::Snat;
 use crate::state::{Facts, Machine};
 
 pub use cold::cold;
+pub use listing::relist;
 pub use veths::{all_alive, look_again};
 pub use warm::{verify, warm};
 
@@ -72,20 +75,17 @@ impl Surroundings {
     #[must_use]
     pub fn cloud(&self, ec2: Ec2, machine: &Machine, interfaces: &[InterfaceFacts]) -> Cloud {
         let primary = interfaces.iter().find(|i| i.is_primary);
+        let subnets: BTreeMap<_, _> = interfaces
+            .iter()
+            .map(|i| (i.subnet.clone(), i.subnet_cidr))
+            .collect();
         Cloud {
             ec2,
-            core: self.core.clone(),
-            host: self.host.clone(),
-            metrics: Arc::clone(&self.metrics),
-            instance_id: machine.instance_id.clone(),
+            around: self.clone(),
             primary_subnet: primary.map_or_else(|| SubnetId(String::new()), |p| p.subnet.clone()),
-            tags: self.tags(machine),
             ownership: self.ownership(machine),
-            subnets: interfaces
-                .iter()
-                .map(|i| (i.subnet.clone(), i.subnet_cidr))
-                .collect::<std::collections::BTreeMap<_, _>>()
-                .into(),
+            machine: machine.clone(),
+            subnets: subnets.into(),
         }
     }
 
@@ -97,14 +97,14 @@ impl Surroundings {
     }
 
     /// Tags of the original, so that its scoped-down IAM policies and its clean-up apply to what is made here.
-    fn tags(&self, machine: &Machine) -> Vec<Tag> {
+    fn tags(&self, machine: &Machine) -> BTreeMap<String, String> {
         let cloud = &self.config.cloud;
-        let mut tags = vec![Tag::new(crate::executor::INSTANCE_TAG, &machine.instance_id)];
+        let mut tags = cloud.tags.clone();
+        tags.insert(crate::executor::INSTANCE_TAG.into(), machine.instance_id.clone());
         if let Some(cluster) = &cloud.cluster {
-            tags.push(Tag::new("cluster.k8s.amazonaws.com/name", cluster));
-            tags.push(Tag::new("eks:eni:owner", "amazon-vpc-cni"));
+            tags.insert("cluster.k8s.amazonaws.com/name".into(), cluster.clone());
+            tags.insert("eks:eni:owner".into(), "amazon-vpc-cni".into());
         }
-        tags.extend(cloud.tags.iter().map(|(key, value)| Tag::new(key, value)));
         tags
     }
 

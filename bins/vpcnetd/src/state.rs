@@ -43,6 +43,9 @@ pub struct Facts {
     pub applied_groups: Vec<String>,
     /// What the type allows.
     pub limits: Limits,
+    /// Tags of interfaces made here. From the settings, at each start.
+    #[serde(skip)]
+    pub tags: BTreeMap<String, String>,
     /// Creations that may not have ended, by client token.
     #[serde(default)]
     pub intents: BTreeMap<String, Intent>,
@@ -55,6 +58,10 @@ pub struct Intent {
     pub created_at_ns: i64,
     /// Security groups.
     pub groups: Vec<String>,
+    /// Tags, but for that time.
+    pub tags: BTreeMap<String, String>,
+    /// An attempt's answer was lost.
+    pub unsure: bool,
 }
 
 /// The file as it is read.

@@ -70,6 +70,8 @@ impl Core {
             let intent = Intent {
                 created_at_ns: wall_ns,
                 groups: self.facts.groups.clone(),
+                tags: self.facts.tags.clone(),
+                unsure: false,
             };
             self.facts.intents.insert(client_token.clone(), intent);
             if let Some(running) = &mut self.running {

@@ -59,7 +59,7 @@ async fn look(cloud: &Cloud, eni: &EniId) -> Result<Option<InterfaceFacts>, Fail
     let Some(attachment) = found
         .attachment
         .as_ref()
-        .filter(|a| a.instance_id == cloud.instance_id)
+        .filter(|a| a.instance_id == cloud.machine.instance_id)
     else {
         return Ok(None);
     };

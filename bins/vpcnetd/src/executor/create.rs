@@ -10,7 +10,7 @@ use vpcnet_cloud::{
 };
 use vpcnet_ipam::{ActionId, CardIndex, DeviceIndex, EniId, Event, InterfaceFacts, Stage, SubnetId};
 
-use super::delete::{again, look, remove};
+use super::delete::{again, look};
 use super::{Cloud, Failure, facts_of};
 use crate::clock;
 use crate::state::Intent;
@@ -38,20 +38,17 @@ struct Made {
     attachment: Option<String>,
 }
 
-/// Brings the interface up, taking over where an earlier life of the agent left off (`done`). After a failure nothing is
-/// left behind, unless the message says so.
+/// Brings the interface up, taking over where an earlier attempt, of this life or one before, left off (`done`). After a
+/// failure what was made stays: the pool has its record of it, and comes back with it or has it deleted.
 pub(super) async fn create(cloud: &Cloud, wish: Wish, done: &[Stage]) -> Result<InterfaceFacts, Failure> {
-    let mut made = match created(done) {
+    let made = match created(done) {
         Some(eni) => take_over(cloud, eni, done).await?,
         None => Made {
             eni: make(cloud, &wish).await?,
             attachment: None,
         },
     };
-    match finish(cloud, &wish, &mut made).await {
-        Ok(facts) => Ok(facts),
-        Err(failure) => Err(undo(cloud, &made, failure).await),
-    }
+    finish(cloud, &wish, made).await
 }
 
 fn created(done: &[Stage]) -> Option<&EniId> {
@@ -80,12 +77,17 @@ async fn take_over(cloud: &Cloud, eni: &EniId, done: &[Stage]) -> Result<Made, F
 fn own_attachment(cloud: &Cloud, eni: &NetworkInterface) -> Option<String> {
     eni.attachment
         .as_ref()
-        .filter(|a| a.instance_id == cloud.instance_id)
+        .filter(|a| a.instance_id == cloud.machine.instance_id)
         .map(|a| a.id.clone())
 }
 
 async fn make(cloud: &Cloud, wish: &Wish) -> Result<NetworkInterface, Failure> {
-    let mut tags = cloud.tags.clone();
+    let mut tags: Vec<Tag> = wish
+        .intent
+        .tags
+        .iter()
+        .map(|(key, value)| Tag::new(key, value))
+        .collect();
     tags.push(Tag::new(CREATED_TAG, clock::rfc3339(wish.intent.created_at_ns)));
     let request = CreateNetworkInterface {
         subnet_id: wish.subnet.as_ref().unwrap_or(&cloud.primary_subnet).0.clone(),
@@ -104,7 +106,7 @@ async fn make(cloud: &Cloud, wish: &Wish) -> Result<NetworkInterface, Failure> {
     match cloud.ec2.create_network_interface(&request).await {
         Ok(eni) => {
             forget_intent(cloud, &wish.client_token);
-            cloud.core.event(Event::Progress {
+            cloud.around.core.event(Event::Progress {
                 id: wish.id,
                 stage: Stage::Created {
                     eni: EniId(eni.id.clone()),
@@ -113,34 +115,44 @@ async fn make(cloud: &Cloud, wish: &Wish) -> Result<NetworkInterface, Failure> {
             Ok(eni)
         }
         Err(error) => {
-            if !error.effect_unknown {
-                forget_intent(cloud, &wish.client_token);
-            }
+            settle_intent(cloud, &wish.client_token, error.effect_unknown);
             Err(error.into())
         }
     }
 }
 
-/// What the call was made with need not be remembered once its effect is known.
+/// What the call was made with must be remembered as long as one of its attempts may have had an effect unseen.
+fn settle_intent(cloud: &Cloud, token: &str, unsure: bool) {
+    let token = token.to_owned();
+    cloud.around.core.learnt(move |facts| {
+        if let Some(intent) = facts.intents.get_mut(&token) {
+            intent.unsure |= unsure;
+            if !intent.unsure {
+                facts.intents.remove(&token);
+            }
+        }
+    });
+}
+
+/// It is there: nobody will ask for it again.
 fn forget_intent(cloud: &Cloud, token: &str) {
     let token = token.to_owned();
-    cloud.core.learnt(move |facts| {
+    cloud.around.core.learnt(move |facts| {
         facts.intents.remove(&token);
     });
 }
 
-async fn finish(cloud: &Cloud, wish: &Wish, made: &mut Made) -> Result<InterfaceFacts, Failure> {
+async fn finish(cloud: &Cloud, wish: &Wish, made: Made) -> Result<InterfaceFacts, Failure> {
     let cidr = cloud.subnet_cidr(&SubnetId(made.eni.subnet_id.clone())).await?;
     let facts = facts_of(&made.eni, wish.card, wish.device, cidr, &cloud.ownership)
         .ok_or_else(|| Failure::refused(format!("{} has no IPv4 address of its own", made.eni.id)))?;
     // Listening begins before the attachment: the link may be there before its answer is.
-    let link = cloud.host.link(&facts.mac);
+    let link = cloud.around.host.link(&facts.mac);
     let attachment = match &made.attachment {
         Some(attachment) => attachment.clone(),
         None => {
             let attachment = attach(cloud, wish, &made.eni).await?;
-            made.attachment = Some(attachment.clone());
-            cloud.core.event(Event::Progress {
+            cloud.around.core.event(Event::Progress {
                 id: wish.id,
                 stage: Stage::Attached {
                     attachment: attachment.clone(),
@@ -166,6 +178,7 @@ async fn finish(cloud: &Cloud, wish: &Wish, made: &mut Made) -> Result<Interface
         }
     }
     cloud
+        .around
         .host
         .set_up(&facts)
         .await
@@ -176,7 +189,7 @@ async fn finish(cloud: &Cloud, wish: &Wish, made: &mut Made) -> Result<Interface
 async fn attach(cloud: &Cloud, wish: &Wish, eni: &NetworkInterface) -> Result<String, Failure> {
     let request = AttachNetworkInterface {
         interface_id: eni.id.clone(),
-        instance_id: cloud.instance_id.clone(),
+        instance_id: cloud.machine.instance_id.clone(),
         device_index: wish.device.0,
         network_card_index: wish.card.0,
     };
@@ -222,18 +235,4 @@ async fn set_delete_on_termination(ec2: vpcnet_cloud::Ec2, eni: String, attachme
             }
         }
     }
-}
-
-/// Takes back what was made; what cannot be is named in the failure.
-async fn undo(cloud: &Cloud, made: &Made, mut failure: Failure) -> Failure {
-    let eni = EniId(made.eni.id.clone());
-    if let Err(left) = remove(cloud, &eni, made.attachment.as_deref()).await {
-        cloud.metrics.error("increaseIPPoolUndoFailed");
-        failure.message = format!(
-            "{}; {eni} could not be removed again: {}",
-            failure.message, left.message
-        );
-    }
-    cloud.host.forget(&eni).await;
-    failure
 }

@@ -17,7 +17,7 @@ const TRIES: u32 = 5;
 /// Detaches and deletes an interface of the pool, and takes its routes and rules from the host.
 pub(super) async fn delete(cloud: &Cloud, eni: &EniId) -> Result<(), Failure> {
     remove(cloud, eni, None).await?;
-    cloud.host.forget(eni).await;
+    cloud.around.host.forget(eni).await;
     Ok(())
 }
 
@@ -29,7 +29,7 @@ pub(super) async fn remove(cloud: &Cloud, eni: &EniId, attachment: Option<&str>)
             return Ok(());
         };
         attachment = match found.attachment {
-            Some(a) if a.instance_id != cloud.instance_id => {
+            Some(a) if a.instance_id != cloud.machine.instance_id => {
                 return Err(Failure::refused(format!(
                     "{eni} is attached to {}: it is left alone",
                     a.instance_id

@@ -14,6 +14,17 @@ pub(super) fn gone(error: CoreGone) -> Status {
 pub(super) fn refused(refusal: &Refusal) -> Status {
     let text = match refusal.retry_in {
         Some(wait) => format!("{}; the agent tries again in {}", refusal.message, seconds(wait)),
+        // Nothing but a pod's end brings an address then, and that ends the wait of the pod that asks again.
+        None if matches!(
+            refusal.cause,
+            RefusalCause::InstanceFull | RefusalCause::TargetReached
+        ) =>
+        {
+            format!(
+                "{}; an address is free again when a pod of this node goes",
+                refusal.message
+            )
+        }
         None => refusal.message.clone(),
     };
     match refusal.cause {
@@ -58,6 +69,19 @@ mod tests {
     }
 
     #[test]
+    fn a_full_node_says_what_it_waits_for() {
+        let refusal = Refusal {
+            cause: RefusalCause::InstanceFull,
+            message: "full".into(),
+            retry_in: None,
+        };
+        assert_eq!(
+            refused(&refusal).message(),
+            "full; an address is free again when a pod of this node goes"
+        );
+    }
+
+    #[test]
     fn causes_outside_the_pool_are_unavailability() {
         for (cause, code) in [
             (RefusalCause::Ec2Unreachable, Code::Unavailable),
@@ -72,7 +96,7 @@ mod tests {
                 retry_in: None,
             };
             assert_eq!(refused(&refusal).code(), code);
-            assert_eq!(refused(&refusal).message(), "why");
+            assert!(refused(&refusal).message().starts_with("why"));
         }
     }
 }

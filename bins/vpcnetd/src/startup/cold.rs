@@ -1,19 +1,15 @@
 //! A start on a machine nothing is known of: IMDS says what it is, and is asked until it does.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use vpcnet_cloud::{Ec2, ImdsInterface, InstanceFacts, NetworkInterface};
-use vpcnet_ipam::{
-    CardIndex, Checkpoint, DeviceIndex, EniId, Event, Evidence, InterfaceFacts, InterfaceKind,
-    KernelEvidence, Limits, Pool, Restored, SubnetId, route_table,
-};
+use vpcnet_cloud::{Ec2, InstanceFacts};
+use vpcnet_ipam::{Event, Evidence, InterfaceFacts, KernelEvidence, Limits, Pool, Restored};
 
+use super::listing::list;
 use super::{Surroundings, identity};
 use crate::clock;
 use crate::config::MAX_PODS_FILE;
 use crate::core::Started;
-use crate::executor::{kind_of, manages};
 use crate::files::Found;
 use crate::limits;
 use crate::state::{Facts, Machine};
@@ -48,35 +44,14 @@ async fn attempt(
 ) -> Result<(Started, Vec<InterfaceFacts>, Ec2), String> {
     let instance = around.imds.instance_facts().await.map_err(|e| e.to_string())?;
     let machine = machine(&instance);
-    let listing = around.imds.interfaces().await.map_err(|e| e.to_string())?;
-    for skipped in &listing.skipped {
-        tracing::warn!(mac = %skipped.mac, cause = %skipped.cause, "IMDS lists an interface and does not describe it");
-    }
-    if !listing
-        .interfaces
-        .iter()
-        .any(|i| i.primary && !i.local_ipv4s.is_empty())
-    {
-        return Err("IMDS does not show the primary interface with its address yet".into());
-    }
     let ec2 = around.ec2(&machine.region).map_err(|e| e.to_string())?;
     let limits = limits_of(&ec2, &machine, found).await?;
-    let described = describe(&ec2, &listing.interfaces).await;
-    let checkpoint = found.checkpoint.clone();
-    let interfaces: Vec<InterfaceFacts> = listing
-        .interfaces
-        .iter()
-        .filter_map(|i| {
-            facts_of(
-                around,
-                &machine,
-                i,
-                described.as_ref(),
-                checkpoint.as_ref(),
-                kernel,
-            )
-        })
-        .collect();
+    let interfaces = list(around, &ec2, &machine, found.checkpoint.as_ref(), kernel)
+        .await
+        .map_err(|e| e.to_string())?;
+    if !interfaces.iter().any(|i| i.is_primary) {
+        return Err("IMDS does not show the primary interface with its address yet".into());
+    }
     around.host.set_up_now(&interfaces).map_err(|e| e.to_string())?;
     around.snat.set_source(machine.local_ipv4, &machine.mac);
     around.snat.ensure(&instance.vpc_ipv4_cidrs).await;
@@ -91,6 +66,7 @@ async fn attempt(
         applied_groups: applied(found, &instance.security_groups, interfaces.len()),
         groups: instance.security_groups,
         limits: limits.clone(),
+        tags: around.tags(&machine),
         intents: found
             .state
             .as_ref()
@@ -184,70 +160,6 @@ async fn limits_of(ec2: &Ec2, machine: &Machine, found: &Found) -> Result<Limits
             machine.instance_type
         )),
     }
-}
-
-/// EC2's word on all interfaces, for their tags and kinds. Not asked when there is only the primary one.
-async fn describe(ec2: &Ec2, interfaces: &[ImdsInterface]) -> Option<BTreeMap<String, NetworkInterface>> {
-    if interfaces.iter().all(|i| i.primary) {
-        return Some(BTreeMap::new());
-    }
-    let ids: Vec<String> = interfaces.iter().map(|i| i.id.clone()).collect();
-    match ec2.describe_present_network_interfaces(&ids).await {
-        Ok(present) => Some(present.found.into_iter().map(|i| (i.id.clone(), i)).collect()),
-        Err(error) => {
-            tracing::warn!(%error, "tags of the interfaces not known: only those that pods already use are used");
-            None
-        }
-    }
-}
-
-fn facts_of(
-    around: &Surroundings,
-    machine: &Machine,
-    seen: &ImdsInterface,
-    described: Option<&BTreeMap<String, NetworkInterface>>,
-    checkpoint: Option<&Checkpoint>,
-    kernel: &KernelEvidence,
-) -> Option<InterfaceFacts> {
-    let (card, device) = (CardIndex(seen.card), DeviceIndex(seen.device));
-    let (primary_address, others) = seen.local_ipv4s.split_first()?;
-    let described = described.map(|all| all.get(&seen.id));
-    let (managed, kind) = match described {
-        _ if seen.primary => (true, InterfaceKind::Interface),
-        // EC2 does not know it: IMDS lists what is gone.
-        Some(None) => return None,
-        Some(Some(eni)) => (
-            manages(&around.ownership(machine), eni, false),
-            kind_of(&eni.interface_type),
-        ),
-        None => (is_used(seen, checkpoint, kernel), InterfaceKind::Interface),
-    };
-    Some(InterfaceFacts {
-        id: EniId(seen.id.clone()),
-        mac: seen.mac.clone(),
-        device,
-        card,
-        subnet: SubnetId(seen.subnet_id.clone()),
-        subnet_cidr: seen.subnet_ipv4_cidr?,
-        primary_address: *primary_address,
-        is_primary: seen.primary,
-        kind,
-        managed,
-        addresses: others.to_vec(),
-        prefixes: seen.ipv4_prefixes.clone(),
-        ipv6_prefixes: seen.ipv6_prefixes.clone(),
-    })
-}
-
-/// Without EC2's word an interface counts as ours if a pod already has one of its addresses: nobody else puts pods there.
-fn is_used(seen: &ImdsInterface, checkpoint: Option<&Checkpoint>, kernel: &KernelEvidence) -> bool {
-    let owned = |address: &std::net::Ipv4Addr| {
-        let address = std::net::IpAddr::V4(*address);
-        checkpoint.is_some_and(|c| c.allocations.iter().any(|a| a.address == address))
-            || kernel.pods.iter().any(|p| p.address == address)
-    };
-    let table = route_table(CardIndex(seen.card), DeviceIndex(seen.device));
-    seen.local_ipv4s.iter().any(owned) || kernel.from_rules.iter().any(|r| r.table == table)
 }
 
 /// With only the primary interface there is nothing to apply groups to. Otherwise, unless we remember, the first look at

@@ -27,7 +27,8 @@ pub fn warm(
         .state
         .as_ref()
         .ok_or("there is no state of an earlier life")?;
-    let facts: Facts = state.facts.clone();
+    let mut facts: Facts = state.facts.clone();
+    facts.tags = around.tags(&facts.machine);
     let targets = limits::targets(
         &around.config.pool,
         &facts.machine.instance_type,
