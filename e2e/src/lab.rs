@@ -119,8 +119,7 @@ impl Lab {
     /// When it does not.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> String {
-        self.try_run(arguments)
-            .unwrap_or_else(|e| panic!("{e}\nlab log:\n{}", self.logs()))
+        self.try_run(arguments).unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// Runs a lab command that prints JSON.

@@ -217,8 +217,7 @@ impl<'a> Node<'a> {
     /// When it does not.
     #[track_caller]
     pub fn must_add(&self, pod: &str) -> String {
-        self.add(pod)
-            .unwrap_or_else(|e| panic!("{e}\nlab log:\n{}", self.lab.logs()))
+        self.add(pod).unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// Removes a pod.

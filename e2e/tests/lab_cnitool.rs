@@ -53,7 +53,9 @@ fn cnitool_drives_each_version_through_the_verbs_it_defines() {
         runner.must("del", &pod);
 
         if version == "1.1.0" {
-            // cnitool's gc ends every attachment that it remembers.
+            // cnitool's gc ends every attachment that it remembers. A new pod: the interface of one that was deleted
+            // goes with its namespace.
+            let pod = Namespace::new();
             runner.must("add", &pod);
             runner.must("gc", &pod);
             assert_eq!(
@@ -70,9 +72,15 @@ fn gc_without_a_list_of_valid_attachments_takes_no_address_from_a_live_pod() {
     let lab = up();
     let node = Node::new(&lab, "node-1");
     let address = node.must_add("alive");
-    // The same network's name as the lab's pods have, and no attachment that cnitool knows of.
-    let runner = Cnitool::named(&lab, "1.1.0", "aws-cni");
-    let _ = runner.run("gc", &Namespace::new());
+    // The same network's name as the lab's pods have.
+    let runner = Cnitool::with(&lab, "1.1.0", "aws-cni", json!({}));
+    let said = runner
+        .run("gc", &Namespace::new())
+        .expect_err("GC without a list");
+    assert!(
+        said.contains("cni.dev/valid-attachments"),
+        "it does not name what is missing: {said}"
+    );
     assert!(
         node.owners().contains_key(&address),
         "the owner of {address} is gone"
@@ -151,18 +159,21 @@ struct Cnitool<'a> {
 }
 
 impl<'a> Cnitool<'a> {
+    /// cnitool itself never has a list of what lives, so it stands in the configuration.
     fn new(lab: &'a Lab, version: &str) -> Self {
-        Self::named(lab, version, &format!("vpc-{}", version.replace('.', "-")))
+        let network = format!("vpc-{}", version.replace('.', "-"));
+        Self::with(lab, version, &network, json!({"cni.dev/valid-attachments": []}))
     }
 
-    fn named(lab: &'a Lab, version: &str, network: &str) -> Self {
+    fn with(lab: &'a Lab, version: &str, network: &str, more: Value) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         std::fs::create_dir(directory.path().join("lib")).expect("a directory for the cache");
-        let list = json!({
-            "cniVersion": version,
-            "name": network,
-            "plugins": [{"type": "aws-cni", "vethPrefix": "eni", "mtu": "9001", "pluginLogFile": "stderr"}],
-        });
+        let mut plugin =
+            json!({"type": "aws-cni", "vethPrefix": "eni", "mtu": "9001", "pluginLogFile": "stderr"});
+        if let (Some(plugin), Value::Object(more)) = (plugin.as_object_mut(), more) {
+            plugin.extend(more);
+        }
+        let list = json!({"cniVersion": version, "name": network, "plugins": [plugin]});
         std::fs::write(directory.path().join("10-net.conflist"), list.to_string())
             .expect("the configuration is written");
         Self {
@@ -205,7 +216,7 @@ impl<'a> Cnitool<'a> {
     #[track_caller]
     fn must(&self, verb: &str, pod: &Namespace) -> String {
         self.run(verb, pod)
-            .unwrap_or_else(|e| panic!("cnitool {verb} {}: {e}\n{}", self.network, self.lab.logs()))
+            .unwrap_or_else(|e| panic!("cnitool {verb} {}: {e}", self.network))
     }
 }
 

@@ -22,7 +22,8 @@ fn an_idle_node_never_calls_ec2_and_reads_two_values_of_imds_every_thirty_second
     });
     let node = Node::new(&lab, "node-1");
     node.wait_until_ready(Duration::from_secs(60));
-    // Default targets: one interface in reserve. What it takes to get there is not idleness.
+    // Default targets: as many free addresses as one interface has. What it takes to get there is not idleness.
+    node.must_add("web");
     node.wait_for_pool(18, Duration::from_secs(60));
     settled(&lab, node);
 
