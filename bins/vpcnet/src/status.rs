@@ -10,6 +10,8 @@ use crate::{Failure, http, print};
 
 /// The agent answers but serves no pods yet.
 const NOT_READY: u8 = 3;
+/// A start without a checkpoint has one note for each pod; the first ones tell the story.
+const NOTES: usize = 10;
 
 pub(crate) async fn run(address: &str, json: bool) -> Result<ExitCode, Failure> {
     let body = http::get(address, "/v1/vpcnet/status").await?;
@@ -60,13 +62,18 @@ fn page(status: &Value, pool: Option<&PoolView>) -> String {
             let _ = writeln!(out, "! {what}: {}", text(path));
         }
     }
-    for note in status
+    let notes: Vec<&str> = status
         .pointer("/agent/notes")
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
-    {
-        let _ = writeln!(out, "! {}", note.as_str().unwrap_or_default());
+        .filter_map(Value::as_str)
+        .collect();
+    for note in notes.iter().take(NOTES) {
+        let _ = writeln!(out, "! {note}");
+    }
+    if notes.len() > NOTES {
+        let _ = writeln!(out, "! and {} more: see --json", notes.len() - NOTES);
     }
     if let Some(pool) = pool {
         pool_lines(&mut out, pool);

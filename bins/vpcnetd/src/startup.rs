@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vpcnet_cloud::{CredentialProvider, CredentialSource, Ec2, Ec2Config, Imds, process_environment};
-use vpcnet_ipam::{Identity, InterfaceFacts, KernelEvidence, SubnetId};
+use vpcnet_ipam::{Identity, InterfaceFacts, KernelEvidence, RestoreNote, SubnetId};
 use vpcnet_linux::netlink::Socket;
 
 use crate::config::Config;
@@ -119,6 +119,18 @@ impl Surroundings {
             .ready_seconds
             .set(crate::clock::since_start().as_secs_f64());
     }
+}
+
+/// What was odd while the pool was restored, as sentences; the owners that had to be rebuilt are also counted.
+fn tell(notes: &[RestoreNote], metrics: &Metrics) -> Vec<String> {
+    let rebuilt = notes
+        .iter()
+        .filter(|n| matches!(n, RestoreNote::Rebuilt { .. }))
+        .count();
+    metrics
+        .rebuilt_owners
+        .set(i64::try_from(rebuilt).unwrap_or(i64::MAX));
+    notes.iter().map(ToString::to_string).collect()
 }
 
 /// What the kernel shows of pods.

@@ -6,7 +6,7 @@ use vpcnet_cloud::{Ec2, InstanceFacts};
 use vpcnet_ipam::{Event, Evidence, InterfaceFacts, KernelEvidence, Limits, Pool, Restored};
 
 use super::listing::list;
-use super::{Surroundings, identity};
+use super::{Surroundings, identity, tell};
 use crate::clock;
 use crate::config::MAX_PODS_FILE;
 use crate::core::Started;
@@ -119,7 +119,7 @@ fn restore(
             evidence: Evidence::Imds,
         },
     ));
-    let notes = notes.iter().map(ToString::to_string).collect();
+    let notes = tell(&notes, &around.metrics);
     Ok(Started {
         pool,
         actions,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vpcnet_ipam::{InterfaceFacts, KernelEvidence, Pool, Restored};
 
-use super::{Surroundings, identity};
+use super::{Surroundings, identity, tell};
 use crate::clock;
 use crate::config::MAX_PODS_FILE;
 use crate::core::Started;
@@ -55,7 +55,7 @@ pub fn warm(
     for mac in &missing {
         tracing::warn!(%mac, "an interface of the pool has no link");
     }
-    let notes: Vec<String> = notes.iter().map(ToString::to_string).collect();
+    let notes = tell(&notes, &around.metrics);
     tracing::info!(
         changes,
         interfaces = interfaces.len(),

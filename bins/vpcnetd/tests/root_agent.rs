@@ -1,0 +1,317 @@
+//! The agent's process, and what only root can show: full and read-only disks, callers with another user id.
+//!
+//! Each test makes what it needs (a tmpfs, a network namespace of its own) and takes it away, also when it fails.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use vpcnet_rpc::Connection;
+use vpcnet_rpc::node::StatusRequest;
+use vpcnet_rpc::node::node_agent_client::NodeAgentClient;
+use vpcnetd::store::FileStore;
+
+const SOON: Duration = Duration::from_secs(10);
+const NOBODY: u32 = 65_534;
+
+fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("not root: nothing is tested");
+    }
+    root
+}
+
+/// A small file system of its own.
+struct Tmpfs {
+    dir: tempfile::TempDir,
+}
+
+impl Tmpfs {
+    fn new(kib: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        run(
+            "mount",
+            &[
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={kib}k"),
+                "tmpfs",
+                dir.path().to_str().unwrap(),
+            ],
+        );
+        Self { dir }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn remount(&self, option: &str) {
+        run(
+            "mount",
+            &["-o", &format!("remount,{option}"), self.path().to_str().unwrap()],
+        );
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let status = Command::new(program).args(arguments).status().unwrap();
+    assert!(status.success(), "{program} {arguments:?}: {status}");
+}
+
+#[test]
+fn on_a_full_disk_the_old_content_stands_and_writing_works_again_when_there_is_room() {
+    if !is_root() {
+        return;
+    }
+    let disk = Tmpfs::new(64);
+    let store = FileStore::new(disk.path().join("ipam.json"));
+    store.write(b"old").unwrap();
+    fs::write(disk.path().join("filler"), vec![0; 56 * 1024]).unwrap();
+    let error = store.write(&vec![b'n'; 32 * 1024]).unwrap_err().to_string();
+    assert!(
+        error.contains("write temporary file") && error.contains("ipam.json"),
+        "{error}"
+    );
+    assert_eq!(store.read().unwrap().unwrap(), b"old");
+    assert_eq!(
+        fs::read_dir(disk.path()).unwrap().count(),
+        2,
+        "no half-written file is left to fill the disk"
+    );
+    fs::remove_file(disk.path().join("filler")).unwrap();
+    store.write(b"new").unwrap();
+    assert_eq!(store.read().unwrap().unwrap(), b"new");
+}
+
+#[test]
+fn on_a_read_only_disk_reading_works_and_writing_says_so() {
+    if !is_root() {
+        return;
+    }
+    let disk = Tmpfs::new(64);
+    let store = FileStore::new(disk.path().join("ipam.json"));
+    store.write(b"old").unwrap();
+    disk.remount("ro");
+    let error = store.write(b"new").unwrap_err().to_string();
+    assert!(error.contains("Read-only file system"), "{error}");
+    assert!(store.set_aside().is_err());
+    assert_eq!(store.read().unwrap().unwrap(), b"old");
+    disk.remount("rw");
+    store.write(b"new").unwrap();
+}
+
+/// A vpcnetd in a network namespace of its own, where nobody answers.
+struct Agent {
+    child: Child,
+    dir: tempfile::TempDir,
+}
+
+impl Agent {
+    fn start(dir: tempfile::TempDir) -> Self {
+        let child = Command::new("unshare")
+            .args(["-n", "--", env!("CARGO_BIN_EXE_vpcnetd")])
+            .env("VPCNET_SOCKET", dir.path().join("ipamd.sock"))
+            .env("AWS_VPC_K8S_CNI_BACKING_STORE", dir.path().join("ipam.json"))
+            .env("AWS_VPC_K8S_CNI_LOG_FILE", dir.path().join("log"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self { child, dir }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("ipamd.sock")
+    }
+
+    fn serving() -> Self {
+        let agent = Self::start(tempfile::tempdir().unwrap());
+        let deadline = Instant::now() + SOON;
+        while UnixStream::connect(agent.socket()).is_err() {
+            assert!(
+                Instant::now() < deadline,
+                "the socket is not served: {}",
+                agent.log()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        agent
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// `unshare` becomes the program it starts, so this is the agent's own process.
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+/// The agent's status as the plugin asks for it.
+async fn status(socket: &Path) -> Result<vpcnet_rpc::node::StatusReply, tonic::Status> {
+    let connection = Connection::unix(socket, SOON)
+        .await
+        .map_err(|e| tonic::Status::unavailable(e.to_string()))?;
+    Ok(NodeAgentClient::new(connection)
+        .status(StatusRequest {})
+        .await?
+        .into_inner())
+}
+
+#[test]
+fn without_imds_the_agent_is_there_says_why_it_is_not_ready_and_ends_when_told_to() {
+    if !is_root() {
+        return;
+    }
+    let mut agent = Agent::serving();
+    let deadline = Instant::now() + SOON;
+    loop {
+        let reply = block_on(status(&agent.socket())).unwrap();
+        assert!(!reply.ready);
+        if reply.message.contains("IMDS cannot be reached") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{}", reply.message);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let told = Instant::now();
+    agent.signal(rustix::process::Signal::TERM);
+    let ended = agent.child.wait().unwrap();
+    assert_eq!(ended.code(), Some(0), "{}", agent.log());
+    assert!(told.elapsed() < SOON * 2, "ended after {:?}", told.elapsed());
+}
+
+#[test]
+fn a_second_agent_on_the_same_socket_says_so_and_the_first_goes_on() {
+    if !is_root() {
+        return;
+    }
+    let agent = Agent::serving();
+    let mut second = Command::new("unshare")
+        .args(["-n", "--", env!("CARGO_BIN_EXE_vpcnetd")])
+        .env("VPCNET_SOCKET", agent.socket())
+        .env(
+            "AWS_VPC_K8S_CNI_BACKING_STORE",
+            agent.dir.path().join("other.json"),
+        )
+        .env("AWS_VPC_K8S_CNI_LOG_FILE", agent.dir.path().join("log2"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    assert_eq!(second.wait().unwrap().code(), Some(1));
+    let mut said = String::new();
+    second.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(
+        said.contains("another agent serves") && said.contains("ipamd.sock"),
+        "{said}"
+    );
+    block_on(status(&agent.socket())).unwrap();
+}
+
+#[test]
+fn a_killed_agent_s_socket_is_taken_over() {
+    if !is_root() {
+        return;
+    }
+    let mut first = Agent::serving();
+    first.signal(rustix::process::Signal::KILL);
+    first.child.wait().unwrap();
+    assert!(first.socket().exists() && UnixStream::connect(first.socket()).is_err());
+    let dir = std::mem::replace(&mut first.dir, tempfile::tempdir().unwrap());
+    let second = Agent::start(dir);
+    let deadline = Instant::now() + SOON;
+    while block_on(status(&second.socket())).is_err() {
+        assert!(Instant::now() < deadline, "{}", second.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Set in the processes that `somebody_else_is_refused` starts under another user id: the socket to ask,
+const ASK: &str = "VPCNET_TEST_SOCKET_TO_ASK";
+/// and the refusal expected.
+const EXPECT: &str = "VPCNET_TEST_REFUSAL_TO_EXPECT";
+
+#[test]
+fn somebody_else_is_refused_by_the_mode_and_where_that_lets_him_in_by_his_credentials() {
+    if let Ok(socket) = std::env::var(ASK) {
+        let refused = block_on(status(Path::new(&socket))).unwrap_err();
+        assert!(
+            refused.message().contains(&std::env::var(EXPECT).unwrap()),
+            "{refused}"
+        );
+        return;
+    }
+    if !is_root() {
+        return;
+    }
+    let agent = Agent::serving();
+    fs::set_permissions(agent.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    ask_as_nobody(&agent, "Permission denied");
+    fs::set_permissions(agent.socket(), fs::Permissions::from_mode(0o666)).unwrap();
+    ask_as_nobody(
+        &agent,
+        "only root may call the node agent; the caller's user id is 65534",
+    );
+    block_on(status(&agent.socket())).unwrap();
+}
+
+/// Runs the test above as nobody.
+fn ask_as_nobody(agent: &Agent, expect: &str) {
+    // A copy that anybody may run, wherever the build lies.
+    let copy = agent.dir.path().join("test");
+    fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    let name = "somebody_else_is_refused_by_the_mode_and_where_that_lets_him_in_by_his_credentials";
+    let output = Command::new(&copy)
+        .args(["--exact", name, "--nocapture"])
+        .env(ASK, agent.socket())
+        .env(EXPECT, expect)
+        .current_dir("/")
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
