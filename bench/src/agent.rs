@@ -49,22 +49,23 @@ impl Agent {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
         let private = field(&rollup, "Private_Clean:")? + field(&rollup, "Private_Dirty:")?;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // Fields 14 and 15 of proc_pid_stat(5), counted after the command's closing bracket (field 2).
-        let times = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_ascii_whitespace()
-            .skip(11)
-            .take(2);
-        let ticks: u64 = times.filter_map(|t| t.parse::<u64>().ok()).sum();
         Ok(Reading {
             rss_mib: field(&status, "VmRSS:")? / 1024.0,
             private_mib: private / 1024.0,
-            cpu: Duration::from_millis(ticks * 10),
+            cpu: cpu(pid)?,
         })
     }
+}
+
+/// Time on a processor of all threads: first field of `schedstat`, ns. The ticks of `stat` are too coarse for an idle process.
+fn cpu(pid: i32) -> io::Result<Duration> {
+    let mut total = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
+        let first = text.split_ascii_whitespace().next().unwrap_or_default();
+        total += first.parse::<u64>().map_err(io::Error::other)?;
+    }
+    Ok(Duration::from_nanos(total))
 }
 
 fn field(text: &str, name: &str) -> io::Result<f64> {

@@ -54,6 +54,20 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // First of all, and without the parser: this process is to be small.
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == run::WEIGH)
+        && let Some(program) = words.next()
+    {
+        return match run::weigh(&program, &words.collect::<Vec<_>>()) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(e) => {
+                eprintln!("vpcnet-bench: {}: {e}", program.display());
+                ExitCode::FAILURE
+            }
+        };
+    }
     let arguments = Arguments::parse();
     let result = match &arguments.command {
         Some(Command::Inside(inside)) => inside::run(inside),

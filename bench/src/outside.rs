@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
@@ -25,7 +26,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<()> {
 
     eprintln!("idle for {} s …", arguments.idle);
     let lab = Lab::up(&bin, &["--type", TYPE])?;
-    let calls_before = calls(&lab)?;
+    let calls_before = settled(&lab)?;
     let mut idle = part(&lab, "idle", arguments, &bin)?;
     let calls_after = calls(&lab)?;
     idle.insert("ec2_calls_before".to_owned(), json!(calls_before.0));
@@ -104,6 +105,27 @@ fn part(lab: &Lab, name: &str, arguments: &Arguments, bin: &Path) -> io::Result<
         name, "--bin", &bin, "--cni", &cni, "--pods", &pods, "--idle", &idle,
     ])?;
     Ok(serde_json::from_str(&printed)?)
+}
+
+/// Waits until no call to EC2 has followed another for five seconds: the pool is as it should be. Returns the calls so far.
+fn settled(lab: &Lab) -> io::Result<(u64, u64)> {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let (mut last, mut since) = (calls(lab)?, Instant::now());
+    // A pool that holds nothing has not begun to fill: the start needs at least one call.
+    while last.0 == 0 || since.elapsed() < Duration::from_secs(5) {
+        if Instant::now() > deadline {
+            return Err(io::Error::other(
+                "the agent went on calling EC2 for 120 s: it never was idle",
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        let now = calls(lab)?;
+        if now.0 != last.0 {
+            since = Instant::now();
+        }
+        last = now;
+    }
+    Ok(last)
 }
 
 /// EC2 and IMDS calls that the lab has seen so far.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::host;
 use crate::pods::Pod;
-use crate::run::{Cost, Finished, measure};
+use crate::run::{Cost, Finished, measure, peak, weighed};
 
 /// A way to give a pod its network.
 pub(crate) struct Peer {
@@ -106,6 +106,21 @@ impl Peer {
         let (mut command, stdin) = self.command("DEL", &wired.pod, Some(&wired.result))?;
         let Finished { cost, .. } = host::within(&self.host, || measure(&mut command, &stdin))?;
         Ok((wired.pod, cost))
+    }
+
+    /// Wires a pod up and takes it away again, and returns the largest resident set of either, KiB.
+    pub(crate) fn weigh(&self, pod: Pod) -> io::Result<(u64, u64)> {
+        let (command, stdin) = self.command("ADD", &pod, None)?;
+        let Finished { stdout, .. } = host::within(&self.host, || measure(&mut weighed(&command)?, &stdin))?;
+        let (output, add) = peak(&stdout)?;
+        let result = match self.kind {
+            Kind::Plugin { .. } => serde_json::from_slice(&output)?,
+            Kind::Floor { .. } => Value::Null,
+        };
+        let (command, stdin) = self.command("DEL", &pod, Some(&result))?;
+        let Finished { stdout, .. } = host::within(&self.host, || measure(&mut weighed(&command)?, &stdin))?;
+        let (_, del) = peak(&stdout)?;
+        Ok((add, del))
     }
 
     fn command(&self, verb: &str, pod: &Pod, previous: Option<&Value>) -> io::Result<(Command, Vec<u8>)> {

@@ -9,7 +9,8 @@ use crate::run::Cost;
 /// Ends of the flatness comparison: medians of the first and of the last so many runs.
 const ENDS: usize = 20;
 
-pub(crate) fn summary(costs: &[Cost]) -> Value {
+/// Of all runs of one verb of one peer; `peak_kib`: the largest resident set, from runs of their own.
+pub(crate) fn summary(costs: &[Cost], peak_kib: u64) -> Value {
     let mut wall: Vec<f64> = costs.iter().map(|c| c.wall.as_secs_f64() * 1e3).collect();
     let ends = ENDS.min(wall.len() / 2);
     let first = median(wall.iter().take(ends).copied().collect());
@@ -21,7 +22,7 @@ pub(crate) fn summary(costs: &[Cost]) -> Value {
         "p50_ms": percentile(&wall, 0.5),
         "p99_ms": percentile(&wall, 0.99),
         "cpu_p50_ms": median(costs.iter().map(|c| c.cpu.as_secs_f64() * 1e3).collect()),
-        "peak_rss_mib": costs.iter().map(|c| c.peak_kib).max().unwrap_or(0) as f64 / 1024.0,
+        "peak_rss_mib": peak_kib as f64 / 1024.0,
         "first_p50_ms": first,
         "last_p50_ms": last,
         "last_over_first": last / first,

@@ -1,5 +1,6 @@
 //! One process from exec to exit, with what it cost.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::process::{Command, Stdio};
@@ -10,8 +11,6 @@ use std::time::{Duration, Instant};
 pub(crate) struct Cost {
     pub(crate) wall: Duration,
     pub(crate) cpu: Duration,
-    /// Largest resident set, KiB (`ru_maxrss`).
-    pub(crate) peak_kib: i64,
 }
 
 /// A finished process.
@@ -48,13 +47,58 @@ pub(crate) fn measure(command: &mut Command, stdin: &[u8]) -> io::Result<Finishe
     }
     let cpu = duration(usage.ru_utime) + duration(usage.ru_stime);
     Ok(Finished {
-        cost: Cost {
-            wall,
-            cpu,
-            peak_kib: usage.ru_maxrss,
-        },
+        cost: Cost { wall, cpu },
         stdout,
     })
+}
+
+/// The argument that makes this program weigh the command after it.
+pub(crate) const WEIGH: &str = "weigh";
+
+/// The same command, run by a fresh process of this program, which prints the command's peak to standard error.
+///
+/// The kernel counts what a process was before its exec into its peak, so a child of this process, grown by its measuring,
+/// could not show a smaller peak than that. A fresh process is next to nothing.
+pub(crate) fn weighed(command: &Command) -> io::Result<Command> {
+    let mut outer = Command::new(std::env::current_exe()?);
+    outer
+        .arg(WEIGH)
+        .arg(command.get_program())
+        .args(command.get_args());
+    outer.env_clear();
+    outer.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    Ok(outer)
+}
+
+/// What `weighed` runs: the command with our standard input and output; its exit code is ours.
+///
+/// # Errors
+/// When it cannot be started.
+pub(crate) fn weigh(program: &OsStr, arguments: &[OsString]) -> io::Result<bool> {
+    let child = Command::new(program).args(arguments).spawn()?;
+    let (status, usage) = wait4(child.id())?;
+    eprintln!("{PEAK}{}", usage.ru_maxrss);
+    Ok(status == 0)
+}
+
+const PEAK: &str = "peak_kib ";
+
+/// Splits what a weighed command printed into its output and its peak, KiB.
+///
+/// # Errors
+/// When no peak is in it.
+pub(crate) fn peak(stdout: &[u8]) -> io::Result<(Vec<u8>, u64)> {
+    let text = String::from_utf8_lossy(stdout);
+    let at = text
+        .rfind(PEAK)
+        .ok_or_else(|| io::Error::other("no peak was printed"))?;
+    let (output, last) = text.split_at(at);
+    let kib = last
+        .trim_start_matches(PEAK)
+        .trim()
+        .parse()
+        .map_err(io::Error::other)?;
+    Ok((output.as_bytes().to_vec(), kib))
 }
 
 fn memory_file(name: &str) -> io::Result<File> {
