@@ -136,11 +136,13 @@ fn veth(batch: &mut Batch, host_name: &str, pod_ns: u32, host_mac: &[u8; 6], pod
     const ADDRESS: u16 = 1;
     const NAME: u16 = 3;
     const MTU_OF: u16 = 4;
+    const QUEUE_LENGTH: u16 = 13;
     const NS_FD: u16 = 28;
     batch.begin(RTM_NEWLINK, CREATE_NEW, &link_header(0, true));
     batch.name(NAME, host_name);
     batch.number(MTU_OF, MTU);
     batch.attribute(ADDRESS, host_mac);
+    batch.number(QUEUE_LENGTH, 0);
     let info = batch.open(18);
     batch.attribute(1, b"veth");
     let data = batch.open(2);
@@ -149,6 +151,7 @@ fn veth(batch: &mut Batch, host_name: &str, pod_ns: u32, host_mac: &[u8; 6], pod
     batch.name(NAME, "eth0");
     batch.number(MTU_OF, MTU);
     batch.attribute(ADDRESS, pod_mac);
+    batch.number(QUEUE_LENGTH, 0);
     batch.number(NS_FD, pod_ns);
     batch.close(peer);
     batch.close(data);

@@ -16,6 +16,8 @@
 //! | `nft` | the SNAT and mark table (feature `nft`) |
 //! | [`sysctl`] | `/proc/sys` |
 
+#![deny(unsafe_code)] // but for one ioctl in `netns`
+
 pub mod host;
 mod mac;
 pub mod netlink;

@@ -99,8 +99,7 @@ impl Netns {
         if kind as i64 != NSFS_MAGIC {
             return Err(NetnsError::NotNamespace { path });
         }
-        // SAFETY: NS_GET_NSTYPE takes no argument and returns a number; the descriptor is open and of nsfs.
-        let nstype = unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&file), NS_GET_NSTYPE as _) };
+        let nstype = kind_of_namespace(&file);
         if nstype < 0 {
             return Err(examine(io::Error::last_os_error()));
         }
@@ -162,6 +161,13 @@ impl Netns {
             Some(LinkNameSpaceType::Network),
         )?)
     }
+}
+
+/// The `CLONE_NEW*` flag of the namespace a file of nsfs stands for; negative on failure, see `errno`.
+#[allow(unsafe_code)] // no safe wrapper has this ioctl
+fn kind_of_namespace(file: &File) -> libc::c_int {
+    // SAFETY: NS_GET_NSTYPE takes no argument and returns a number; the descriptor is open.
+    unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(file), NS_GET_NSTYPE as _) }
 }
 
 impl AsFd for Netns {

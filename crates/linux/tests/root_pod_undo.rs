@@ -10,7 +10,7 @@
 mod common;
 
 use common::{interface, new_netns, on_new_host, sh, sh_in, snapshot};
-use vpcnet_linux::netlink::{MAIN, Request, Rule, Socket, faults};
+use vpcnet_linux::netlink::{MAIN, NetlinkError, Request, Rule, Socket, faults};
 use vpcnet_linux::pod::{self, Finding, Gone, PodInterface};
 
 /// Two interfaces, one of them IPv6 and by a secondary ENI: every kind of message is among theirs.
@@ -228,5 +228,24 @@ fn check_of_a_pod_that_is_not_there_finds_everything_missing() {
     on_new_host(|host| {
         let found = pod::check(host, &new_netns(), &[interface(5, MAIN)]).unwrap();
         assert_eq!(found.len(), 3, "link, interface, rule: {found:?}");
+    });
+}
+
+#[test]
+fn a_list_that_changed_while_it_was_read_is_read_again_as_a_whole() {
+    on_new_host(|host| {
+        let rules = host.rules(false).unwrap();
+        faults::interrupt_dumps(1);
+        assert_eq!(
+            host.rules(false).unwrap(),
+            rules,
+            "nothing missing, nothing twice"
+        );
+        faults::interrupt_dumps(5);
+        let error = host.rules(false).unwrap_err();
+        assert!(
+            matches!(error, NetlinkError::Unsteady { tries: 5, .. }),
+            "{error}"
+        );
     });
 }

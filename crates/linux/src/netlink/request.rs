@@ -9,7 +9,7 @@ use netlink_packet_core::Emitable;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
@@ -53,6 +53,9 @@ pub enum Request {
         /// MTU in bytes; none leaves it.
         mtu: Option<u32>,
     },
+    /// Ask for a link, without looking at the answer. When a veth's second end comes up, the kernel lets the first one
+    /// send only some time later, from a work queue; asked for the link, Linux 6.8 and newer do that work at once.
+    AwaitCarrier(Device),
     /// Add an address; EEXIST if the link has it.
     AddAddress {
         /// The link.
@@ -87,6 +90,7 @@ pub enum Request {
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
@@ -115,6 +119,12 @@ impl Request {
                 }
                 link.attributes.extend(mtu.map(LinkAttribute::Mtu));
                 message(out, RTM_NEWLINK, 0, sequence, &link);
+            }
+            Self::AwaitCarrier(device) => {
+                let mut link = link_message(device);
+                link.attributes
+                    .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+                message(out, RTM_GETLINK, 0, sequence, &link);
             }
             Self::AddAddress {
                 device,
@@ -191,6 +201,7 @@ impl fmt::Display for Request {
                 }
                 mtu.map_or(Ok(()), |mtu| write!(f, " mtu {mtu}"))
             }
+            Self::AwaitCarrier(device) => write!(f, "wait for link {device} to carry packets"),
             Self::AddAddress { device, net, .. } => write!(f, "add address {net} dev {device}"),
             Self::DeleteAddress { device, net } => write!(f, "delete address {net} dev {device}"),
             Self::AddRoute(route) => write!(f, "add route {route}"),

@@ -35,6 +35,7 @@ const BATCH: usize = 100;
 /// The largest datagram of a dump (the kernel fits it to the reader's buffer, up to this).
 const BUFFER: usize = 32 * 1024;
 const DUMP_TRIES: u32 = 5;
+const DUMP_PAUSE: Duration = Duration::from_millis(100);
 /// The kernel has answered before `send` returns; a silence this long means a lost answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
@@ -242,10 +243,12 @@ impl Socket {
         match self.dump(RTM_GETROUTE, &body, "list routes", parse::route_of) {
             // "FIB table does not exist" (IPv6 says nothing at all); a filter link that is gone.
             Err(e) if matches!(e.errno(), Some(Errno::NOENT | Errno::NODEV)) => Ok(Vec::new()),
-            // Older kernels filter in part only.
+            Err(e) if v6 && is_no_ipv6(&e) => Ok(Vec::new()),
+            // Older kernels filter in part only, and one without IPv6 may give the routes of all families it has.
             Ok(mut routes) => {
                 routes.retain(|r| {
-                    filter.table.is_none_or(|t| t == r.table)
+                    r.to.addr().is_ipv6() == v6
+                        && filter.table.is_none_or(|t| t == r.table)
                         && filter
                             .device
                             .is_none_or(|d| r.device.as_ref().is_some_and(|x| x.index == d))
@@ -263,7 +266,14 @@ impl Socket {
     pub fn rules(&mut self, v6: bool) -> Result<Vec<Rule>, NetlinkError> {
         let mut body = RuleMessage::default();
         body.header.family = family(v6);
-        self.dump(RTM_GETRULE, &body, "list rules", parse::rule_of)
+        match self.dump(RTM_GETRULE, &body, "list rules", parse::rule_of) {
+            Err(e) if v6 && is_no_ipv6(&e) => Ok(Vec::new()),
+            Ok(mut rules) => {
+                rules.retain(|rule| rule.v6 == v6);
+                Ok(rules)
+            }
+            other => other,
+        }
     }
 
     /// The neighbours on one link.
@@ -282,6 +292,27 @@ impl Socket {
     /// # Errors
     /// The query failed.
     pub fn route_to(&mut self, to: IpAddr) -> Result<Option<Route>, NetlinkError> {
+        let mut route = None;
+        self.look_up(to, |body| route = parse::route_of(body))?;
+        Ok(route)
+    }
+
+    /// Whether packets to this address are for this host itself. For an IPv6 address of ours that is so only once the
+    /// kernel is ready to receive by it.
+    ///
+    /// # Errors
+    /// The query failed.
+    pub fn is_local(&mut self, address: IpAddr) -> Result<bool, NetlinkError> {
+        const RTN_LOCAL: u8 = 2;
+        let mut local = false;
+        self.look_up(address, |body| {
+            local = parse::fixed_header(body, 7) == Some(RTN_LOCAL)
+        })?;
+        Ok(local)
+    }
+
+    /// Gives `on` the route to an address as it stands in its table, if there is one.
+    fn look_up(&mut self, to: IpAddr, on: impl FnMut(&[u8])) -> Result<(), NetlinkError> {
         let mut body = RouteMessage::default();
         body.header.address_family = family(to.is_ipv6());
         body.header.destination_prefix_length = IpNet::from(to).prefix_len();
@@ -291,16 +322,9 @@ impl Socket {
             body.header.flags |= RouteFlags::LookupTable;
         }
         body.attributes.push(RouteAttribute::Destination(to.into()));
-        let mut route = None;
-        match self.query(
-            RTM_GETROUTE,
-            &body,
-            || format!("look up the route to {to}"),
-            |b| route = parse::route_of(b),
-        ) {
-            Ok(()) => Ok(route),
-            Err(e) if matches!(e.errno(), Some(Errno(libc::ENETUNREACH | libc::EHOSTUNREACH))) => Ok(None),
-            Err(e) => Err(e),
+        match self.query(RTM_GETROUTE, &body, || format!("look up the route to {to}"), on) {
+            Err(e) if matches!(e.errno(), Some(Errno(libc::ENETUNREACH | libc::EHOSTUNREACH))) => Ok(()),
+            outcome => outcome,
         }
     }
 
@@ -342,7 +366,9 @@ impl Socket {
     ) -> Result<Vec<T>, NetlinkError> {
         for attempt in 0..DUMP_TRIES {
             // At once the first time: the change that came between is mostly over.
-            std::thread::sleep(Duration::from_millis(100) * attempt.saturating_sub(1));
+            if attempt > 1 {
+                std::thread::sleep(DUMP_PAUSE);
+            }
             let sequence = self.next();
             let mut bytes = Vec::with_capacity(128);
             message(&mut bytes, kind, DUMP, sequence, body);
@@ -368,6 +394,10 @@ impl Socket {
                 )?;
             }
             outcome.unwrap_or(Ok(()))?;
+            #[cfg(feature = "faults")]
+            {
+                interrupted |= super::faults::interrupts();
+            }
             if !interrupted {
                 return Ok(found);
             }
@@ -449,6 +479,11 @@ fn acknowledgement(frame: &Frame<'_>, what: impl Fn() -> String) -> Result<(), R
             text: parse::error_text(frame.body, fixed),
         }),
     }
+}
+
+/// The kernel was built or started without IPv6.
+fn is_no_ipv6(error: &NetlinkError) -> bool {
+    matches!(error.errno(), Some(Errno(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)))
 }
 
 fn family(v6: bool) -> AddressFamily {

@@ -1,6 +1,7 @@
 //! Making a pod's interfaces: three sends, however many pods there are.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -8,6 +9,9 @@ use super::{Added, FROM_POD_RULE, PodError, PodInterface, Step, TO_POD_RULE, any
 use crate::netlink::{Device, Errno, MAIN, Neighbour, Refusal, Request, Route, Rule, Socket, Veth};
 use crate::netns::Netns;
 use crate::sysctl::Tree;
+
+/// How long an IPv6 address may stay unusable.
+const ADDRESS_LIMIT: Duration = Duration::from_secs(5);
 
 /// Makes the interfaces of a pod. `host` must be a socket of the namespace the calling thread is in.
 ///
@@ -140,7 +144,30 @@ fn wire(
     }
     first.map_err(|refusal| PodError::kernel(Step::Pod)(refusal.into()))?;
     on_host(host, interfaces, &added, done)?;
+    await_addresses(inside, interfaces)?;
     Ok(added)
+}
+
+/// An IPv6 address can be used only after a work queue of the kernel's has looked at it, even if it is not to be checked
+/// for duplicates. That takes some 10 µs, longer on a busy machine. Waits for the local route, which comes after the end of
+/// IFA_F_TENTATIVE: between the two, packets to the address are refused.
+fn await_addresses(inside: &mut Socket, interfaces: &[PodInterface]) -> Result<(), PodError> {
+    let begin = Instant::now();
+    for one in interfaces.iter().filter(|one| one.address.is_ipv6()) {
+        while !inside
+            .is_local(one.address)
+            .map_err(PodError::kernel(Step::Pod))?
+        {
+            if begin.elapsed() > ADDRESS_LIMIT {
+                return Err(PodError::NotReady {
+                    address: one.address,
+                    undo: Vec::new(),
+                });
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(())
 }
 
 fn make_pairs(
@@ -293,6 +320,8 @@ fn on_host(
             device.clone(),
             MAIN,
         )));
+        // Else the answer to the pod's first packet may be lost, and comes after a second by TCP's repetition.
+        requests.push(Request::AwaitCarrier(device.clone()));
         requests.extend(one.host_rules().map(Request::AddRule));
         if one.address.is_ipv6() {
             // Without it the host asks for the pod's MAC, from a link-local address that is still being checked for

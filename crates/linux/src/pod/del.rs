@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{FROM_POD_RULE, Gone, PodError, Step, TO_POD_RULE, any_from_rule};
+use super::{Gone, PodError, Step, TO_POD_RULE, any_from_rule};
 use crate::netlink::{Errno, MAIN, NetlinkError, PROTO_BOOT, Request, Route, Rule, Scope, Socket};
 
 /// A rule that can be there twice is deleted twice in the first send; more are deleted one by one, up to this.
@@ -67,7 +67,6 @@ pub fn del(host: &mut Socket, gone: &[Gone], host_names: &[&str]) -> Vec<PodErro
 /// Rules are deleted whatever their table: the address has no owner now, so none of them is anybody's. The reply that
 /// names the table may be that of an agent which set the ENI up anew since.
 fn rules_of(address: IpAddr) -> [Rule; 2] {
-    debug_assert_ne!(TO_POD_RULE, FROM_POD_RULE);
     [
         Rule {
             table: None,

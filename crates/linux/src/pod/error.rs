@@ -114,6 +114,14 @@ pub enum PodError {
         /// What could not be undone.
         undo: Vec<String>,
     },
+    /// An IPv6 address did not become usable.
+    #[error("address {address} did not become usable in the pod; is the node overloaded?{}", undone(.undo))]
+    NotReady {
+        /// The address.
+        address: std::net::IpAddr,
+        /// What could not be undone.
+        undo: Vec<String>,
+    },
 }
 
 fn undone(left: &[String]) -> String {
@@ -147,7 +155,10 @@ impl PodError {
     /// What could not be undone, in words; empty if the kernel is as before.
     pub fn left_behind(&self) -> &[String] {
         match self {
-            Self::Kernel { undo, .. } | Self::Sysctl { undo, .. } | Self::Vanished { undo, .. } => undo,
+            Self::Kernel { undo, .. }
+            | Self::Sysctl { undo, .. }
+            | Self::Vanished { undo, .. }
+            | Self::NotReady { undo, .. } => undo,
             _ => &[],
         }
     }
