@@ -302,25 +302,25 @@ fn the_answer_of_a_node_port_leaves_by_the_interface_it_was_asked_by() {
 }
 
 #[test]
-fn a_service_with_a_backend_outside_is_reached_as_the_node() {
+fn it_is_a_services_backend_that_is_outside_or_not() {
     on_new_host(|host| {
         let node = Node::new(host);
         SnatTable::default().ensure(&config()).unwrap();
-        let listener = node
-            .outside
-            .within(|| TcpListener::bind(SocketAddr::new(INTERNET, 0)))
-            .unwrap()
-            .unwrap();
         sh("nft add table ip kubeproxy");
         sh("nft add chain ip kubeproxy services { type nat hook prerouting priority -100 ; }");
-        let to = listener.local_addr().unwrap();
-        sh(&format!(
-            "nft add rule ip kubeproxy services ip daddr 10.96.0.7 tcp dport 80 dnat to {to}"
-        ));
-        let service = SocketAddr::new("10.96.0.7".parse().unwrap(), 80);
-        let mut call = Connection::to(&node.pods[1], None, &listener, service, DEADLINE).unwrap();
-        assert_eq!(call.seen(), NODE);
-        call.still_talks();
+        // A service address outside the VPC with a backend inside, and the other way round.
+        for (service, backend, seen) in [("10.96.0.7", IN_VPC, POD_1), ("10.0.250.7", INTERNET, NODE)] {
+            let listen = || TcpListener::bind(SocketAddr::new(backend, 0));
+            let listener = node.outside.within(listen).unwrap().unwrap();
+            let to = listener.local_addr().unwrap();
+            sh(&format!(
+                "nft add rule ip kubeproxy services ip daddr {service} tcp dport 80 dnat to {to}"
+            ));
+            let service = SocketAddr::new(service.parse().unwrap(), 80);
+            let mut call = Connection::to(&node.pods[1], None, &listener, service, DEADLINE).unwrap();
+            assert_eq!(call.seen(), seen, "{service} with backend {backend}");
+            call.still_talks();
+        }
     });
 }
 
@@ -366,6 +366,22 @@ fn marks_of_others_live_on() {
             "nft add rule ip others after iifname eni* meta mark and 0x4080 == 0x4080 ct mark and 0x10080 == 0x10080 accept",
         );
         sh("nft add rule ip others after iifname eni* drop");
+        assert_eq!(seen_by(&node, 1, INTERNET), NODE);
+    });
+}
+
+#[test]
+fn kube_proxys_translation_comes_first() {
+    on_new_host(|host| {
+        let node = Node::new(host);
+        SnatTable::default().ensure(&config()).unwrap();
+        sh("ip address add 10.0.0.11/20 dev eth0");
+        sh("nft add table ip kubeproxy");
+        sh("nft add chain ip kubeproxy after { type nat hook postrouting priority 100 ; }");
+        sh(&format!(
+            "nft add rule ip kubeproxy after ip daddr {PEER} snat to 10.0.0.11"
+        ));
+        assert_eq!(seen_by(&node, 1, PEER), IpAddr::from([10, 0, 0, 11]));
         assert_eq!(seen_by(&node, 1, INTERNET), NODE);
     });
 }

@@ -245,6 +245,23 @@ fn rules_of_an_earlier_owner_of_the_address_do_not_misroute_the_pod() {
 }
 
 #[test]
+fn a_single_rule_of_an_earlier_owner_goes_too() {
+    on_new_host(|host| {
+        // The pod on the primary interface adds no from rule, so nothing of its own would meet the old one.
+        for (n, table) in [(5, 3), (6, MAIN)] {
+            let one = interface(n, table);
+            let old = Rule::from(pod::FROM_POD_RULE, one.address, 2);
+            host.run_one(Request::AddRule(old.clone())).unwrap();
+            pod::add(host, &new_netns(), std::slice::from_ref(&one)).unwrap();
+            assert!(
+                !host.rules(false).unwrap().contains(&old),
+                "{old} misroutes the pod"
+            );
+        }
+    });
+}
+
+#[test]
 fn a_rule_that_is_there_already_is_fine() {
     on_new_host(|host| {
         let one = interface(5, 3);
