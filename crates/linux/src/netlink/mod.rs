@@ -12,10 +12,12 @@ mod error;
 pub mod faults;
 mod model;
 pub(crate) mod parse;
+mod query;
 mod request;
 mod socket;
 
 pub use error::{Errno, NetlinkError, Refusal};
 pub use model::{Address, Device, Link, MAIN, Neighbour, PROTO_BOOT, PROTO_KERNEL, Route, Rule, Scope};
+pub use query::RouteFilter;
 pub use request::{Request, Veth};
-pub use socket::{RouteFilter, Socket, Traffic, traffic_of_this_thread};
+pub use socket::{Socket, Traffic, traffic_of_this_thread};
