@@ -7,7 +7,7 @@ mod commit;
 mod handle;
 mod waiting_room;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -73,8 +73,8 @@ struct Caller {
 /// The pool and how far it is on disk.
 struct Running {
     pool: Pool,
-    /// Owners in the last checkpoint that was written: what a failed write is undone to.
-    written: BTreeSet<PodKey>,
+    /// The last checkpoint that was written: what a failed write is undone to.
+    written: Vec<u8>,
     written_generation: u64,
     /// `None`: not written yet.
     journal_generation: Option<u64>,
@@ -269,7 +269,7 @@ impl Core {
         } = started;
         let generation = pool.checkpoint_generation();
         let mut running = Running {
-            written: commit::owners(&pool.checkpoint()),
+            written: pool.checkpoint_json(),
             written_generation: generation,
             journal_generation: None,
             journal_at: Instant::now(),
@@ -278,7 +278,7 @@ impl Core {
         };
         if rewrite {
             // Not fatal, as in the original: ADDs will be refused with the cause as long as it cannot be written.
-            if let Err(error) = self.files.checkpoint.write(&running.pool.checkpoint().to_json()) {
+            if let Err(error) = self.files.checkpoint.write(&running.written) {
                 tracing::error!(%error, "checkpoint not rewritten at start");
                 self.checkpoint_error = Some(error.to_string());
                 running.written_generation = generation.wrapping_sub(1);

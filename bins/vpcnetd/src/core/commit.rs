@@ -15,9 +15,11 @@ use crate::state::{Intent, StateFile};
 /// EC2 remembers a client token for a day.
 const INTENT_LIFE_NS: i64 = 24 * 3600 * 1_000_000_000;
 
-/// The owners a checkpoint holds.
-pub(super) fn owners(checkpoint: &Checkpoint) -> BTreeSet<PodKey> {
-    checkpoint.keys().collect()
+/// The owners a checkpoint holds. What we wrote ourselves can be read.
+fn owners(checkpoint: &[u8]) -> BTreeSet<PodKey> {
+    Checkpoint::parse(checkpoint)
+        .map(|c| c.keys().collect())
+        .unwrap_or_default()
 }
 
 impl Core {
@@ -91,19 +93,18 @@ impl Core {
         if generation == running.written_generation {
             return batch;
         }
-        let checkpoint = running.pool.checkpoint();
+        let checkpoint = running.pool.checkpoint_json();
         let start = Instant::now();
-        let result = self.files.checkpoint.write(&checkpoint.to_json());
+        let result = self.files.checkpoint.write(&checkpoint);
         self.metrics
             .checkpoint_seconds
             .observe(start.elapsed().as_secs_f64());
-        let owners = owners(&checkpoint);
         let error = match result {
             Ok(()) => {
                 if self.checkpoint_error.take().is_some() {
                     tracing::info!("the checkpoint can be written again");
                 }
-                running.written = owners;
+                running.written = checkpoint;
                 running.written_generation = generation;
                 return batch;
             }
@@ -111,8 +112,9 @@ impl Core {
         };
         tracing::error!(%error, "checkpoint not written: what it would have held is undone");
         self.metrics.error("writeCheckpointFailed");
-        let keys: Vec<PodKey> = owners.difference(&running.written).cloned().collect();
-        let released: Vec<PodKey> = running.written.difference(&owners).cloned().collect();
+        let (before, after) = (owners(&running.written), owners(&checkpoint));
+        let keys: Vec<PodKey> = after.difference(&before).cloned().collect();
+        let released: Vec<PodKey> = before.difference(&after).cloned().collect();
         let message = error.to_string();
         self.checkpoint_error = Some(message.clone());
         let mut undone = Batch::default();
@@ -126,7 +128,7 @@ impl Core {
         );
         undone.add(actions);
         // The pool is back at what the file holds; only if it is not (it could not undo all) is it written again.
-        if self::owners(&running.pool.checkpoint()) == running.written {
+        if owners(&running.pool.checkpoint_json()) == before {
             running.written_generation = running.pool.checkpoint_generation();
         }
         let touched = |request: &RequestId| {

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -192,6 +193,20 @@ async fn an_address_is_on_disk_when_its_owner_hears_of_it() {
         );
         assert_eq!(disk.allocations.len(), n as usize + 1);
     }
+    let (quick, plain) = bench
+        .handle
+        .look(|v| {
+            (
+                v.pool.unwrap().checkpoint_json(),
+                v.pool.unwrap().checkpoint().to_json(),
+            )
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        String::from_utf8(quick).unwrap(),
+        String::from_utf8(plain).unwrap()
+    );
     assert!(matches!(bench.del(2).await, Answer::Released(_)));
     assert!(bench.on_disk().allocations.iter().all(|a| a.key != pod(2).0));
 }
