@@ -22,8 +22,10 @@ use crate::snat::Snat;
 use crate::startup::{self, Surroundings};
 use crate::{executor, grpc, socket};
 
-/// Calls under way at the end get this long; the runtime's next attempt finds the next agent.
-const END_WITHIN: Duration = Duration::from_millis(1500);
+/// Calls under way at the end get this long to end by themselves,
+const FINISH_WITHIN: Duration = Duration::from_millis(800);
+/// and each last step this long.
+const END_WITHIN: Duration = Duration::from_millis(400);
 
 /// Why the agent could not start.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +90,8 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         metrics: Arc::clone(&metrics),
         config: Arc::clone(&config),
     };
+    // Endpoints and credential settings are checked now: later there is nobody to hear of it.
+    around.ec2("us-east-1")?;
     let core = tokio::spawn(core.run());
     let (stop, stopped) = watch::channel(false);
     // Before the socket is served: on a machine that is known this takes milliseconds, and callers find a pool.
@@ -139,11 +143,15 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
             return Ok(());
         }
     }
-    // Nobody waits for these any more.
+    // No new calls; those under way may end well.
     let _ = stop.send(true);
-    let _ = tokio::time::timeout(END_WITHIN, server).await;
+    let ended = tokio::time::timeout(FINISH_WITHIN, &mut server).await.is_ok();
+    // Whoever still waits for EC2 is told to come back, and the journal gets its last entries.
     handle.stop();
-    let _ = tokio::time::timeout(Duration::from_millis(300), core).await;
+    let _ = tokio::time::timeout(END_WITHIN, core).await;
+    if !ended {
+        let _ = tokio::time::timeout(END_WITHIN, &mut server).await;
+    }
     drop(lock);
     Ok(())
 }
@@ -176,10 +184,10 @@ impl Life {
             startup::all_alive(found.checkpoint.as_ref())
         });
         match startup::warm(&self.around, &found, &kernel) {
-            Ok((mut started, interfaces)) => {
+            Ok((mut started, interfaces, missing)) => {
                 started.notes.splice(0..0, found.notes);
                 match self.around.ec2(&started.facts.machine.region) {
-                    Ok(ec2) => self.live(started, &interfaces, ec2, true),
+                    Ok(ec2) => self.live(started, &interfaces, ec2, true, missing),
                     Err(error) => self.around.core.starting(error.to_string()),
                 }
             }
@@ -192,14 +200,14 @@ impl Life {
                     let notes = found.notes.clone();
                     let (mut started, interfaces, ec2) = startup::cold(&self.around, found, kernel).await;
                     started.notes.splice(0..0, notes);
-                    self.live(started, &interfaces, ec2, false);
+                    self.live(started, &interfaces, ec2, false, false);
                 });
             }
         }
     }
 
-    /// Hands the pool over and starts what lives beside it.
-    fn live(self, started: Started, interfaces: &[InterfaceFacts], ec2: Ec2, warm: bool) {
+    /// Hands the pool over and starts what lives beside it. `doubtful`: an interface it knows has no link.
+    fn live(self, started: Started, interfaces: &[InterfaceFacts], ec2: Ec2, warm: bool, doubtful: bool) {
         let Self {
             around,
             orders,
@@ -210,8 +218,12 @@ impl Life {
             tracing::warn!(%note, "restored");
         }
         let cloud = Arc::new(around.cloud(ec2.clone(), &facts.machine, interfaces));
-        tokio::spawn(executor::run(cloud, orders));
         around.core.start(started);
+        if doubtful {
+            let cloud = Arc::clone(&cloud);
+            tokio::spawn(async move { startup::relist(&cloud).await });
+        }
+        tokio::spawn(executor::run(cloud, orders));
         around.publish(&facts);
         tokio::spawn(startup::look_again(around.clone()));
         if warm {

@@ -311,6 +311,14 @@ fn host(r: &mut Reader<'_>) -> HostSettings {
             PortChoice::Random
         }
     };
+    let external_services = r.cidrs("AWS_EXTERNAL_SERVICE_CIDRS");
+    if !external_services.is_empty() {
+        r.note(
+            "AWS_EXTERNAL_SERVICE_CIDRS needs no rules here: packets are marked by where a service's backend is, not by the \
+             service's address"
+                .into(),
+        );
+    }
     let veth_prefix = match r.text("AWS_VPC_K8S_CNI_VETHPREFIX") {
         None => "eni".into(),
         // A longer one would not fit the kernel's 15 characters with the 11 of the hash; the three names are the node's own.
@@ -324,7 +332,7 @@ fn host(r: &mut Reader<'_>) -> HostSettings {
         mtu: r.int_within("AWS_VPC_ENI_MTU", 576, 9001).unwrap_or(9001),
         external_snat: r.bool("AWS_VPC_K8S_CNI_EXTERNALSNAT", false),
         exclude_snat: r.cidrs("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS"),
-        external_services: r.cidrs("AWS_EXTERNAL_SERVICE_CIDRS"),
+        external_services,
         ports,
         node_port: r.bool("AWS_VPC_CNI_NODE_PORT_SUPPORT", true),
         mark: r.mark("AWS_VPC_K8S_CNI_CONNMARK", 0x80),

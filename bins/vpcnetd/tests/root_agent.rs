@@ -10,7 +10,7 @@
 )]
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 use vpcnet_rpc::Connection;
 use vpcnet_rpc::node::StatusRequest;
 use vpcnet_rpc::node::node_agent_client::NodeAgentClient;
+use vpcnet_rpc::pb::AddNetworkRequest;
+use vpcnet_rpc::pb::cni_backend_client::CniBackendClient;
 use vpcnetd::store::FileStore;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -134,6 +136,10 @@ impl Agent {
             .env("VPCNET_SOCKET", dir.path().join("ipamd.sock"))
             .env("AWS_VPC_K8S_CNI_BACKING_STORE", dir.path().join("ipam.json"))
             .env("AWS_VPC_K8S_CNI_LOG_FILE", dir.path().join("log"))
+            .env(
+                "INTROSPECTION_BIND_ADDRESS",
+                format!("unix:{}", dir.path().join("introspection.sock").display()),
+            )
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -160,6 +166,19 @@ impl Agent {
 
     fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Somebody waits for an answer: the status page counts the callers.
+    fn is_waited_for(&self) -> bool {
+        let Ok(mut stream) = UnixStream::connect(self.dir.path().join("introspection.sock")) else {
+            return false;
+        };
+        stream
+            .write_all(b"GET /v1/vpcnet/status HTTP/1.0\r\n\r\n")
+            .unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        page.contains("\"callers\":1")
     }
 
     /// `unshare` becomes the program it starts, so this is the agent's own process.
@@ -195,6 +214,21 @@ async fn status(socket: &Path) -> Result<vpcnet_rpc::node::StatusReply, tonic::S
         .into_inner())
 }
 
+/// An ADD that must fail.
+async fn add(socket: &Path) -> tonic::Status {
+    let connection = Connection::unix(socket, SOON).await.unwrap();
+    let request = AddNetworkRequest {
+        network_name: "aws-cni".into(),
+        container_id: "sandbox".into(),
+        if_name: "eth0".into(),
+        ..AddNetworkRequest::default()
+    };
+    CniBackendClient::new(connection)
+        .add_network(request)
+        .await
+        .unwrap_err()
+}
+
 #[test]
 fn without_imds_the_agent_is_there_says_why_it_is_not_ready_and_ends_when_told_to() {
     if !is_root() {
@@ -211,8 +245,20 @@ fn without_imds_the_agent_is_there_says_why_it_is_not_ready_and_ends_when_told_t
         assert!(Instant::now() < deadline, "{}", reply.message);
         std::thread::sleep(Duration::from_millis(20));
     }
+    let socket = agent.socket();
+    let waiting = std::thread::spawn(move || block_on(add(&socket)));
+    let deadline = Instant::now() + SOON;
+    while !agent.is_waited_for() {
+        assert!(Instant::now() < deadline, "the ADD does not reach the agent");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let told = Instant::now();
     agent.signal(rustix::process::Signal::TERM);
+    let refused = waiting.join().unwrap();
+    assert!(
+        refused.message().contains("stopping"),
+        "who waits is told to come back: {refused}"
+    );
     let ended = agent.child.wait().unwrap();
     assert_eq!(ended.code(), Some(0), "{}", agent.log());
     assert!(told.elapsed() < SOON * 2, "ended after {:?}", told.elapsed());

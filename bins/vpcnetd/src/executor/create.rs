@@ -148,24 +148,23 @@ async fn finish(cloud: &Cloud, wish: &Wish, made: Made) -> Result<InterfaceFacts
         .ok_or_else(|| Failure::refused(format!("{} has no IPv4 address of its own", made.eni.id)))?;
     // Listening begins before the attachment: the link may be there before its answer is.
     let link = cloud.around.host.link(&facts.mac);
-    let attachment = match &made.attachment {
-        Some(attachment) => attachment.clone(),
+    let attachment = match made.attachment {
+        Some(attachment) => attachment,
         None => {
             let attachment = attach(cloud, wish, &made.eni).await?;
-            cloud.around.core.event(Event::Progress {
-                id: wish.id,
-                stage: Stage::Attached {
-                    attachment: attachment.clone(),
-                },
-            });
-            tokio::spawn(set_delete_on_termination(
-                cloud.ec2.clone(),
-                made.eni.id.clone(),
-                attachment.clone(),
-            ));
+            let stage = Stage::Attached {
+                attachment: attachment.clone(),
+            };
+            cloud.around.core.event(Event::Progress { id: wish.id, stage });
             attachment
         }
     };
+    // Also when it was attached by an earlier attempt: whether that came this far is not known.
+    tokio::spawn(set_delete_on_termination(
+        cloud.ec2.clone(),
+        made.eni.id.clone(),
+        attachment.clone(),
+    ));
     match tokio::time::timeout(LINK_WITHIN, link).await {
         Ok(appeared) => appeared.map_err(|error| Failure::retry(error.to_string()))?,
         Err(_) => {

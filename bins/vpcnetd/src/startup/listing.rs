@@ -1,6 +1,7 @@
 //! The interfaces of the instance, from IMDS, with EC2's word on whose they are and what they are for.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use vpcnet_cloud::{Ec2, ImdsError, ImdsInterface, NetworkInterface};
 use vpcnet_ipam::{
@@ -11,6 +12,9 @@ use vpcnet_ipam::{
 use super::Surroundings;
 use crate::executor::{Cloud, kind_of, manages};
 use crate::state::Machine;
+
+/// First and longest pause between attempts to list.
+const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
 /// All interfaces with an IPv4 address. `checkpoint` and `kernel` tell ours where EC2 is silent.
 pub(super) async fn list(
@@ -29,16 +33,18 @@ pub(super) async fn list(
     Ok(listing.interfaces.iter().filter_map(facts).collect())
 }
 
-/// Tells the pool what is there, after EC2 showed that the pool does not know it all.
+/// Tells the pool what is there, after EC2 or the kernel showed that the pool is wrong about it.
 pub async fn relist(cloud: &Cloud) {
     let around = &cloud.around;
     let kernel = KernelEvidence::default();
-    let found = match list(around, &cloud.ec2, &cloud.machine, None, &kernel).await {
-        Ok(found) => found,
-        Err(error) => {
-            tracing::warn!(%error, "the interfaces could not be listed");
-            return;
+    let mut pause = RETRY.0;
+    let found = loop {
+        match list(around, &cloud.ec2, &cloud.machine, None, &kernel).await {
+            Ok(found) => break found,
+            Err(error) => tracing::warn!(%error, "the interfaces could not be listed"),
         }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY.1);
     };
     let known = around.core.look(|view| {
         view.pool

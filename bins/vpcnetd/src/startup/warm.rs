@@ -22,7 +22,7 @@ pub fn warm(
     around: &Surroundings,
     found: &Found,
     kernel: &KernelEvidence,
-) -> Result<(Started, Vec<InterfaceFacts>), String> {
+) -> Result<(Started, Vec<InterfaceFacts>, bool), String> {
     let state = found
         .state
         .as_ref()
@@ -70,6 +70,7 @@ pub fn warm(
             notes,
         },
         interfaces,
+        !missing.is_empty(),
     ))
 }
 
