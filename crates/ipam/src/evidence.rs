@@ -16,7 +16,7 @@ use crate::time::{Mono, Now};
 /// IMDS may be this far behind what EC2 answered us.
 const IMDS_LAG: Duration = Duration::from_secs(60);
 /// EC2's reads may be this far behind its writes.
-pub(crate) const EC2_LAG: Duration = Duration::from_secs(30);
+pub(crate) const EC2_LAG: Duration = Duration::from_secs(10);
 /// What was given back is remembered this long: nobody lags more.
 const MEMORY: Duration = Duration::from_secs(600);
 
@@ -28,16 +28,24 @@ impl Pool {
         evidence: Evidence,
         out: &mut Vec<Action>,
     ) {
-        let made = |w: &What| matches!(w, What::Create(c) if c.created() == Some(&facts.id));
-        if self.intents.values().any(|i| made(&i.what)) {
-            return; // It is used once its executor reports it ready, not before its link is there.
-        }
-        if self
-            .interfaces
-            .get(&facts.id)
-            .is_some_and(|i| i.deleting.is_some())
-        {
-            return;
+        let making = self.intents.iter().find(|(_, i)| match &i.what {
+            What::Create(c) => match c.created() {
+                Some(eni) => *eni == facts.id,
+                None => (c.card, c.device) == (facts.card, facts.device),
+            },
+            _ => false,
+        });
+        if let Some(id) = making.map(|(id, _)| *id) {
+            // It is used once its executor reports it ready, not before its link is there; unless a pod that the earlier
+            // life did not tell the journal of has its address: then it was ready.
+            if !facts
+                .addresses
+                .iter()
+                .any(|at| self.by_address.contains_key(&IpAddr::V4(*at)))
+            {
+                return;
+            }
+            self.intents.remove(&id);
         }
         match evidence {
             Evidence::Ec2 => self.described(now, facts),
@@ -45,7 +53,17 @@ impl Pool {
         }
     }
 
+    /// An interface that is being deleted is no place for pods, whoever shows it, whether or not it was known before.
+    fn going(&self, eni: &EniId) -> bool {
+        self.intents
+            .values()
+            .any(|i| matches!(&i.what, What::Delete { eni: e, .. } if e == eni))
+    }
+
     fn listed_by_imds(&mut self, now: Now, facts: &InterfaceFacts, out: &mut Vec<Action>) {
+        if self.going(&facts.id) {
+            return;
+        }
         if let Some(at) = self.deleted.get(&facts.id) {
             if now.mono.since(*at) >= IMDS_LAG {
                 self.describe(now, facts.id.clone(), out);
@@ -83,6 +101,9 @@ impl Pool {
 
     /// What EC2 says an interface is and has.
     pub(crate) fn described(&mut self, now: Now, facts: &InterfaceFacts) {
+        if self.going(&facts.id) {
+            return;
+        }
         self.deleted.remove(&facts.id);
         self.place(now, facts);
         let mut verify_at = None;
@@ -133,6 +154,16 @@ impl Pool {
             interface.verify_at = verify_at;
         }
         self.changed_state();
+    }
+
+    /// When it will be clear whether listed addresses that were given back a moment ago are there.
+    pub(crate) fn unclear_until(&self, now: Now, eni: &EniId, listed: &[Ipv4Addr]) -> Option<Mono> {
+        let departed = &self.interfaces.get(eni)?.departed;
+        let clear_at = listed
+            .iter()
+            .filter_map(|at| departed.get(at))
+            .map(|gone| gone.plus(EC2_LAG));
+        clear_at.filter(|at| *at > now.mono).max()
     }
 
     /// EC2 does not know the interface: forgotten, its owners kept.
@@ -195,7 +226,15 @@ impl Pool {
     pub(crate) fn describe(&mut self, now: Now, eni: EniId, out: &mut Vec<Action>) {
         let asked = |w: &What| matches!(w, What::Describe { eni: e, .. } if *e == eni);
         if !self.intents.values().any(|i| asked(&i.what)) {
-            self.intend(What::Describe { eni, unsure: 0 }, now, out);
+            self.intend(
+                What::Describe {
+                    eni,
+                    unsure: 0,
+                    doubt: false,
+                },
+                now,
+                out,
+            );
         }
     }
 

@@ -142,7 +142,14 @@ impl Pool {
                     self.last_decrease = Some(now.mono);
                 }
                 Step::Delete { eni } => {
-                    let by = self.intend(What::Delete { eni: eni.clone() }, now, out);
+                    let by = self.intend(
+                        What::Delete {
+                            eni: eni.clone(),
+                            device: None,
+                        },
+                        now,
+                        out,
+                    );
                     if let Some(interface) = self.interfaces.get_mut(eni) {
                         interface.deleting = Some(by);
                     }

@@ -7,9 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
 use crate::backoff::Block;
-use crate::event::{ActionId, Stage};
+use crate::event::{ActionId, FailureClass, Stage};
 use crate::ids::{CardIndex, DeviceIndex, EniId, SubnetId};
 use crate::time::Mono;
+
+/// Something that fails this often is no longer counted on.
+const HOPE: u32 = 3;
 
 /// An intent. Never reused, also not after a restart.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -58,6 +61,8 @@ pub(crate) enum What {
     Delete {
         /// This interface.
         eni: EniId,
+        /// It was never used, but may be attached here.
+        device: Option<DeviceIndex>,
     },
     /// Asking EC2 what an interface holds.
     Describe {
@@ -65,6 +70,8 @@ pub(crate) enum What {
         eni: EniId,
         /// Addresses that an assignment of unknown effect may have brought.
         unsure: u32,
+        /// Asked because a call about its addresses went wrong: until it is answered none are added to it.
+        doubt: bool,
     },
 }
 
@@ -105,13 +112,21 @@ impl Intent {
         }
     }
 
+    /// May it still go well soon?
+    pub(crate) fn hopeful(&self) -> bool {
+        let passing = |class| matches!(class, FailureClass::Retry | FailureClass::Throttled);
+        self.trouble
+            .as_ref()
+            .is_none_or(|t| passing(t.class) && t.failures < HOPE)
+    }
+
     /// The interface it is about, if that exists already.
     pub(crate) fn eni(&self) -> Option<&EniId> {
         match &self.what {
             What::Create(_) => None,
             What::Assign { eni, .. }
             | What::Release { eni, .. }
-            | What::Delete { eni }
+            | What::Delete { eni, .. }
             | What::Describe { eni, .. } => Some(eni),
         }
     }
@@ -147,7 +162,7 @@ impl Intent {
                 eni: eni.clone(),
                 addresses: addresses.clone(),
             },
-            What::Delete { eni } => Action::DeleteInterface { id, eni: eni.clone() },
+            What::Delete { eni, .. } => Action::DeleteInterface { id, eni: eni.clone() },
             What::Describe { eni, .. } => Action::Describe { id, eni: eni.clone() },
         }
     }
@@ -163,7 +178,7 @@ impl Intent {
             }
             What::Assign { eni, count } => format!("assignment of {count} addresses to {eni}"),
             What::Release { eni, addresses } => format!("release of {} addresses of {eni}", addresses.len()),
-            What::Delete { eni } => format!("deletion of {eni}"),
+            What::Delete { eni, .. } => format!("deletion of {eni}"),
             What::Describe { eni, .. } => format!("question what {eni} holds"),
         }
     }

@@ -2,16 +2,13 @@
 
 use crate::action::Action;
 use crate::backoff::{Block, Failure};
-use crate::event::{ActionId, FailureClass, Outcome, Stage};
+use crate::event::{ActionId, FailureClass, InterfaceFacts, Outcome, Stage};
 use crate::evidence::EC2_LAG;
 use crate::ids::{EniId, SubnetId};
-use crate::intent::{Create, IntentId, Phase, What};
+use crate::intent::{Create, Intent, IntentId, Phase, What};
 use crate::interface::State;
 use crate::pool::Pool;
 use crate::time::Now;
-
-/// Questions that fail this often no longer keep addresses they might find out about in the sums.
-const QUESTIONS: u32 = 3;
 
 impl Pool {
     pub(crate) fn progress(&mut self, id: ActionId, stage: Stage) {
@@ -41,6 +38,7 @@ impl Pool {
         match (intent.what, outcome) {
             (What::Create(create), Outcome::InterfaceReady(facts)) => {
                 self.backoffs.create = None;
+                self.refused_devices.remove(&create.device);
                 self.backoffs.gave(&create.lies_in);
                 self.described(now, &facts);
                 self.written(now, &facts.id);
@@ -72,20 +70,9 @@ impl Pool {
                 self.backoffs.release = None;
                 self.departed(now.mono, &eni, &addresses);
             }
-            (What::Delete { eni }, Outcome::Gone) => self.forget(now, &eni),
-            (What::Describe { eni, unsure }, Outcome::Described(Some(facts))) => {
-                let before = self.held(&eni);
-                self.described(now, &facts);
-                self.settle_leaving(now.mono, &eni, intent_id, &facts.addresses);
-                let found = self.held(&eni).saturating_sub(before);
-                if let Some(interface) = self
-                    .interfaces
-                    .get_mut(&eni)
-                    .filter(|_| (found as u64) < u64::from(unsure))
-                {
-                    // Its read may lag, or the call may yet take effect: asked once more when neither can be.
-                    interface.verify_at = interface.verify_at.max(Some(now.mono.plus(EC2_LAG)));
-                }
+            (What::Delete { eni, .. }, Outcome::Gone) => self.forget(now, &eni),
+            (What::Describe { eni, unsure, .. }, Outcome::Described(Some(facts))) => {
+                self.answered(now, intent_id, eni, unsure, &facts);
             }
             (What::Describe { eni, .. }, Outcome::Described(None)) => self.forget(now, &eni),
             (what, _) => {
@@ -97,7 +84,7 @@ impl Pool {
                 };
                 let block = Block::after(None, &failure, now.mono);
                 let phase = Phase::Paused(block.until);
-                let intent = crate::intent::Intent {
+                let intent = Intent {
                     what,
                     since: intent.since,
                     phase,
@@ -108,8 +95,40 @@ impl Pool {
         }
     }
 
-    fn held(&self, eni: &EniId) -> usize {
-        self.interfaces.get(eni).map_or(0, |i| i.addresses.len())
+    /// EC2 said what an interface has.
+    fn answered(&mut self, now: Now, id: IntentId, eni: EniId, unsure: u32, facts: &InterfaceFacts) {
+        let known = |pool: &Self, at| {
+            pool.interfaces
+                .get(&eni)
+                .is_some_and(|i| i.addresses.contains_key(at))
+        };
+        let new: Vec<_> = facts.addresses.iter().filter(|at| !known(self, at)).collect();
+        self.described(now, facts);
+        self.settle_leaving(now.mono, &eni, id, &facts.addresses);
+        let found = new.iter().filter(|at| known(self, at)).count();
+        let missing = unsure.saturating_sub(crate::plan::count(found));
+        if missing == 0 {
+            return;
+        }
+        if let Some(clear_at) = self.unclear_until(now, &eni, &facts.addresses) {
+            // It lists what was given back a moment ago. A read that lags, or given to us again by the call in
+            // question? Known for sure when nothing can lag any more; until then none are asked for.
+            let what = What::Describe {
+                eni,
+                unsure: missing,
+                doubt: true,
+            };
+            let intent = Intent {
+                what,
+                since: now.mono,
+                phase: Phase::Paused(clear_at),
+                trouble: None,
+            };
+            self.intents.insert(id, intent);
+        } else if let Some(interface) = self.interfaces.get_mut(&eni) {
+            // Its read may lag, or the call may yet take effect: asked once more when neither can be.
+            interface.verify_at = interface.verify_at.max(Some(now.mono.plus(EC2_LAG)));
+        }
     }
 
     /// EC2 just confirmed a change of this interface.
@@ -139,7 +158,7 @@ impl Pool {
             What::Create(create) => self.create_failed(now, id, create, failure, out),
             What::Assign { eni, count } => self.assign_failed(now, id, eni, count, failure),
             What::Release { eni, .. } => self.release_failed(now, id, eni, failure),
-            What::Delete { eni } | What::Describe { eni, .. } if failure.class == FailureClass::Gone => {
+            What::Delete { eni, .. } | What::Describe { eni, .. } if failure.class == FailureClass::Gone => {
                 self.intents.remove(&id);
                 self.forget(now, &eni);
             }
@@ -149,8 +168,7 @@ impl Pool {
                 let Some(intent) = self.intents.get_mut(&id) else {
                     return;
                 };
-                let hopeful = matches!(failure.class, FailureClass::Retry | FailureClass::Throttled)
-                    && intent.trouble.as_ref().is_none_or(|t| t.failures < QUESTIONS);
+                let hopeful = intent.hopeful();
                 if let (What::Describe { unsure, .. }, false) = (&mut intent.what, hopeful) {
                     *unsure = 0;
                 }
@@ -197,9 +215,19 @@ impl Pool {
             FailureClass::LimitReached => {
                 self.intents.remove(&id);
                 self.block_creation(now, failure);
+                let before = self.refused_devices.get(&create.device);
+                let block = Block::growing(before, failure, now.mono);
+                self.refused_devices.insert(create.device, block);
                 if let Some(eni) = create.created().cloned() {
                     // It exists and cannot be attached: there is no room for it after all.
-                    self.intend(What::Delete { eni }, now, out);
+                    self.intend(
+                        What::Delete {
+                            eni,
+                            device: Some(create.device),
+                        },
+                        now,
+                        out,
+                    );
                 }
             }
             FailureClass::Gone => {
@@ -269,11 +297,15 @@ impl Pool {
     /// Turns an intent of unknown effect into a question to EC2, under the same name: addresses that were leaving by it
     /// are settled by the answer.
     fn ask_again(&mut self, now: Now, id: IntentId, eni: EniId, unsure: u32) {
-        let what = What::Describe { eni, unsure };
+        let what = What::Describe {
+            eni,
+            unsure,
+            doubt: true,
+        };
         let phase = Phase::Paused(now.mono);
         self.intents.insert(
             id,
-            crate::intent::Intent {
+            Intent {
                 what,
                 since: now.mono,
                 phase,

@@ -256,6 +256,7 @@ pub(crate) fn devices(pool: &Pool, card: CardIndex) -> BTreeSet<DeviceIndex> {
         .map(|i| i.device);
     let coming = pool.intents.values().filter_map(|i| match &i.what {
         What::Create(c) if c.card == card => Some(c.device),
+        What::Delete { device, .. } => *device,
         _ => None,
     });
     there.chain(coming).collect()

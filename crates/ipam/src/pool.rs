@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
-use crate::backoff::Backoffs;
+use crate::backoff::{Backoffs, Block};
 use crate::checkpoint::{Allocation, Checkpoint};
 use crate::event::{ActionId, InterfaceFacts};
-use crate::ids::{EniId, PodKey};
+use crate::ids::{DeviceIndex, EniId, PodKey};
 use crate::intent::{Intent, IntentId, Phase, What};
 use crate::interface::Interface;
 use crate::journal::{JOURNAL_VERSION, Journal, Limbo};
@@ -32,6 +32,8 @@ pub struct Pool {
     pub(crate) waiting: BTreeMap<u64, Wait>,
     pub(crate) intents: BTreeMap<IntentId, Intent>,
     pub(crate) backoffs: Backoffs,
+    /// Positions where EC2 would not attach an interface: something we do not know may be there.
+    pub(crate) refused_devices: BTreeMap<DeviceIndex, Block>,
     pub(crate) limbo: BTreeMap<IpAddr, Limbo>,
     /// Interfaces deleted lately: lagging evidence may still list them.
     pub(crate) deleted: BTreeMap<EniId, Mono>,
@@ -66,6 +68,7 @@ impl Pool {
             waiting: BTreeMap::new(),
             intents: BTreeMap::new(),
             backoffs: Backoffs::default(),
+            refused_devices: BTreeMap::new(),
             limbo: BTreeMap::new(),
             deleted: BTreeMap::new(),
             listed: false,

@@ -3,6 +3,7 @@
 use crate::action::{Action, Answer, Refusal, RefusalCause};
 use crate::backoff::Block;
 use crate::event::FailureClass;
+use crate::intent::What;
 use crate::owner::{Asker, Wait};
 use crate::plan::{Ceiling, Tally, candidates, ceiling};
 use crate::pool::Pool;
@@ -53,7 +54,7 @@ impl Pool {
                 Some((at, _)) if *at <= wait.deadline() => {
                     taken = taken.saturating_add(1);
                 }
-                _ => hopeless.push((*turn, why(self, wait, now.mono))),
+                _ => hopeless.push((*turn, no_use(self, wait, now.mono))),
             }
         }
         let any = !hopeless.is_empty();
@@ -96,6 +97,18 @@ impl Pool {
                 .targets
                 .max_pods
                 .saturating_sub(tally.total.saturating_add(tally.coming));
+            // An interface in the making takes more once it is there.
+            for intent in self.intents.values() {
+                if let What::Create(create) = &intent.what {
+                    let room = self
+                        .limits
+                        .per_eni()
+                        .saturating_sub(create.addresses)
+                        .min(headroom);
+                    supply.push((intent.ready_at(now), room));
+                    headroom = headroom.saturating_sub(room);
+                }
+            }
             for c in candidates(self, now) {
                 if headroom == 0 {
                     break;
@@ -107,6 +120,27 @@ impl Pool {
         supply.retain(|(_, brings)| *brings > 0);
         supply.sort_unstable();
         supply
+    }
+}
+
+/// What a pod is told whom nothing can serve in time.
+fn no_use(pool: &Pool, wait: &Wait, now: Mono) -> Refusal {
+    let refusal = why(pool, wait, now);
+    let coming = Tally::of(pool, now).coming;
+    if refusal.cause != RefusalCause::StillWorking || coming == 0 {
+        return refusal;
+    }
+    // It is not the calls under way that it lacks.
+    let tally = Tally::of(pool, now);
+    let (cause, reason) = full(pool, &tally);
+    let message = format!(
+        "{} of {} addresses are assigned and the {coming} that are coming are for pods that waited before; {reason}",
+        tally.assigned, tally.total
+    );
+    Refusal {
+        cause,
+        message,
+        retry_in: None,
     }
 }
 

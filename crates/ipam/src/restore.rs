@@ -305,6 +305,7 @@ impl Pool {
                     intent.what = What::Describe {
                         eni: eni.clone(),
                         unsure: *count,
+                        doubt: true,
                     };
                 }
                 What::Release { eni, addresses } => {
@@ -317,7 +318,7 @@ impl Pool {
                         dropped.push((*id, eni.clone()));
                     }
                 }
-                What::Delete { eni } if lived_on(eni) => dropped.push((*id, eni.clone())),
+                What::Delete { eni, .. } if lived_on(eni) => dropped.push((*id, eni.clone())),
                 What::Delete { .. } | What::Describe { .. } => {}
             }
             if let Phase::Running(_) = intent.phase {
@@ -325,7 +326,11 @@ impl Pool {
             }
         }
         for (id, eni) in dropped {
-            let what = What::Describe { eni, unsure: 0 };
+            let what = What::Describe {
+                eni,
+                unsure: 0,
+                doubt: true,
+            };
             let phase = Phase::Paused(now.mono);
             self.intents.insert(
                 id,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Blocked, Ceiling, Plan, Step, count, devices};
 use crate::backoff::Block;
 use crate::ids::{CardIndex, DeviceIndex, EniId, SubnetId};
-use crate::intent::What;
+use crate::intent::{Intent, What};
 use crate::interface::Interface;
 use crate::pool::Pool;
 use crate::time::Mono;
@@ -50,14 +50,32 @@ pub(crate) fn candidates(pool: &Pool, now: Mono) -> Vec<Candidate<'_>> {
             .filter(|i| i.eni() == Some(&interface.id))
             .map(|i| i.brings())
             .sum();
+        let doubt = doubt(pool, interface);
+        if doubt.is_some_and(|question| !question.hopeful()) {
+            continue; // What room it has is not to be found out: other places serve.
+        }
         let room = interface.room(per_eni).saturating_sub(under_way);
         if room > 0 {
             let own = [assign, interface.block.as_ref()];
             all.push(Candidate {
                 place: Place::On(&interface.id),
-                busy: under_way > 0 || careful_call_under_way(pool, &interface.subnet),
+                busy: under_way > 0 || doubt.is_some() || careful_call_under_way(pool, &interface.subnet),
                 ..candidate(pool, &interface.subnet, room, own, waiting, now)
             });
+        }
+    }
+    for intent in pool.intents.values() {
+        if let What::Create(create) = &intent.what {
+            // It takes more once it is there.
+            let room = per_eni.saturating_sub(create.addresses);
+            let place = Place::New(create.card, create.device);
+            let own = [assign, None];
+            let begun = candidate(pool, &create.lies_in, room, own, waiting, now);
+            all.extend((room > 0).then_some(Candidate {
+                place,
+                busy: true,
+                ..begun
+            }));
         }
     }
     if let Some(primary) = primary(pool) {
@@ -65,22 +83,18 @@ pub(crate) fn candidates(pool: &Pool, now: Mono) -> Vec<Candidate<'_>> {
         let max = pool.limits.max_interfaces(&pool.targets);
         let slots = max.saturating_sub(count(taken.len()));
         // Position 0 is the primary interface's, also while that is not known.
-        let free = (1..=max)
+        let mut free: Vec<DeviceIndex> = (1..=max)
             .map(DeviceIndex)
             .filter(|d| !taken.contains(d))
-            .take(slots as usize);
-        for device in free {
+            .collect();
+        let refused = |d: &DeviceIndex| pool.refused_devices.get(d);
+        free.sort_by_key(|d| (refused(d).map(|b| b.until), *d));
+        for device in free.into_iter().take(slots as usize) {
+            let own = [pool.backoffs.create.as_ref(), refused(&device)];
             all.push(Candidate {
                 place: Place::New(card, device),
                 busy: careful_call_under_way(pool, &primary.subnet),
-                ..candidate(
-                    pool,
-                    &primary.subnet,
-                    per_eni,
-                    [pool.backoffs.create.as_ref(), None],
-                    waiting,
-                    now,
-                )
+                ..candidate(pool, &primary.subnet, per_eni, own, waiting, now)
             });
         }
     }
@@ -108,6 +122,12 @@ fn candidate<'a>(
         busy: false,
         cap: full.and_then(|s| s.cap),
     }
+}
+
+/// The question to EC2 what the interface holds, after a call about it went wrong.
+fn doubt<'a>(pool: &'a Pool, interface: &Interface) -> Option<&'a Intent> {
+    let asks = |w: &What| matches!(w, What::Describe { eni, doubt: true, .. } if *eni == interface.id);
+    pool.intents.values().find(|i| asks(&i.what))
 }
 
 /// A subnet that ran dry is asked by one call at a time.

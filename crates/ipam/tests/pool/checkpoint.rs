@@ -92,6 +92,8 @@ fn what_is_no_checkpoint_is_refused() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn what_is_written_is_what_is_read(
         entries in prop::collection::btree_map(any::<IpAddr>(), ("\\PC{0,20}", "\\PC{1,70}", "\\PC{0,15}", any::<i64>(), "\\PC{0,20}", "\\PC{0,20}", 1_u32..9), 0..20),

@@ -8,6 +8,7 @@
 )] // tests
 
 mod checkpoint;
+mod cloud;
 mod evidence;
 mod failures;
 mod properties;

@@ -160,6 +160,38 @@ fn a_full_instance_refuses_at_once_and_says_so() {
 }
 
 #[test]
+fn a_pod_for_which_nothing_is_left_of_what_is_coming_is_refused_at_once() {
+    let mut rig = Rig::fresh((1, 3), Targets::default());
+    let (first, second, third) = (rig.add(1), rig.add(2), rig.add(3));
+    assert_eq!((rig.answer(first), rig.answer(second)), (None, None));
+    let refusal = rig.refusal(third);
+    assert_eq!(refusal.cause, RefusalCause::InstanceFull);
+    assert_eq!(
+        refusal.message,
+        "0 of 0 addresses are assigned and the 2 that are coming are for pods that waited before; all 1 interfaces \
+         that instance i-1 can have are full"
+    );
+}
+
+#[test]
+fn an_interface_in_the_making_counts_with_all_its_room() {
+    let mut rig = Rig::settled(M5_LARGE, ip_targets(1, 0));
+    rig.add_all(1..=8);
+    rig.succeed_all();
+    rig.add(9);
+    assert_eq!(rig.ordered(), ["create 1 +1"]);
+    let requests: Vec<_> = (10..=18).map(|n| rig.add(n)).collect();
+    assert_eq!(
+        rig.ordered(),
+        ["create 1 +1", "create 2 +1"],
+        "ten more wanted, nine of them for the first"
+    );
+    rig.succeed_all();
+    requests.iter().for_each(|r| assert!(rig.address(*r).is_ipv4()));
+    assert_eq!(rig.sums(), (19, 18, 3));
+}
+
+#[test]
 fn on_a_full_instance_a_pod_waits_for_a_cool_down_that_ends_in_time() {
     let mut rig = full_node();
     rig.del(5);

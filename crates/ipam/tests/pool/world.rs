@@ -1,1 +1,745 @@
-//! (being written)
+//! A whole small world around the pool: an executor that writes files in the order the contract asks for, a cloud that
+//! may fail in every way, plugins that finish late or never, a kernel, crashes. It checks the laws as it goes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+
+use vpcnet_ipam::{
+    Action, ActionId, AddressState, Answer, Cards, Checkpoint, Event, Evidence, FailureClass, HostRoute,
+    InterfaceFacts, Journal, KernelEvidence, Mono, Now, Outcome, PodKey, PodMeta, Pool, RequestId, Restored,
+    Stage, Targets,
+};
+
+use super::cloud::Cloud;
+use super::rig::{id_of, identity, key, limits, meta, short, veth};
+
+/// How one action goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault {
+    /// Denied, without effect.
+    Before(FailureClass),
+    /// It takes effect, the answer is lost; for a creation: after so many of its calls.
+    Lost { calls: u8 },
+    /// Takes so long, in milliseconds, and succeeds.
+    Slow(u64),
+}
+
+#[derive(Clone, Debug)]
+struct Job {
+    action: Action,
+    due: u64,
+    fault: Option<Fault>,
+}
+
+#[derive(Clone, Debug)]
+struct Live {
+    key: PodKey,
+    meta: PodMeta,
+    address: Ipv4Addr,
+    /// A newer sandbox of the pod was asked for: nothing runs in this one any more.
+    dead: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Crash {
+    pub(crate) lose_checkpoint: bool,
+    pub(crate) lose_journal: bool,
+    /// Calls under way when the agent dies take effect all the same.
+    pub(crate) calls_land: bool,
+    /// IMDS is silent at the start.
+    pub(crate) imds_down: bool,
+}
+
+pub(crate) struct World {
+    pub(crate) pool: Pool,
+    pub(crate) cloud: Cloud,
+    pub(crate) at: u64,
+    jobs: Vec<Job>,
+    pub(crate) faults: VecDeque<Fault>,
+    pub(crate) failing_writes: u32,
+    checkpoint_file: Vec<u8>,
+    checkpoint_generation: u64,
+    journal_file: String,
+    journal_generation: Option<u64>,
+    /// Sandboxes that a DEL may come for, with what is asked of them.
+    sandboxes: Vec<(PodKey, PodMeta)>,
+    asked: BTreeMap<RequestId, (PodKey, PodMeta)>,
+    /// Plugins that have their answer and no veth yet.
+    plugins: Vec<(u64, Live)>,
+    /// By host veth.
+    kernel: BTreeMap<String, Live>,
+    /// What IMDS will show, with the time it was true.
+    history: VecDeque<(u64, Vec<InterfaceFacts>)>,
+    requests: u64,
+    containers: u64,
+    pub(crate) journal_was_lost: bool,
+    size: (u32, u32),
+    log: Vec<String>,
+}
+
+impl World {
+    pub(crate) fn new(size: (u32, u32), subnet: u32, targets: Targets) -> Self {
+        let mut world = Self {
+            pool: Pool::new(identity(), limits(size), targets).unwrap(),
+            cloud: Cloud::new(size.0, size.1, subnet),
+            at: 1_000,
+            jobs: Vec::new(),
+            faults: VecDeque::new(),
+            failing_writes: 0,
+            checkpoint_file: Checkpoint::default().to_json(),
+            checkpoint_generation: u64::MAX, // Written at the first start, whoever wrote the file before.
+            journal_file: String::new(),
+            journal_generation: None,
+            sandboxes: Vec::new(),
+            asked: BTreeMap::new(),
+            plugins: Vec::new(),
+            kernel: BTreeMap::new(),
+            history: VecDeque::new(),
+            requests: 0,
+            containers: 0,
+            journal_was_lost: false,
+            size,
+            log: Vec::new(),
+        };
+        world.imds(0);
+        world
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        Now {
+            mono: Mono(self.at),
+            wall_ns: i64::try_from(self.at).unwrap() * 1_000_000,
+        }
+    }
+
+    fn note(&mut self, text: String) {
+        self.log.push(format!("{:>8} {text}", self.at));
+    }
+
+    fn wrong(&self, what: &str) -> ! {
+        let tail: Vec<&str> = self.log.iter().rev().take(60).rev().map(String::as_str).collect();
+        panic!("{what}\nwhat led to it:\n{}", tail.join("\n"));
+    }
+
+    /// One batch of the executor: events, checkpoint, journal, answers, orders.
+    pub(crate) fn tell(&mut self, events: Vec<Event>) {
+        let now = self.now();
+        let mut actions = Vec::new();
+        for event in events {
+            self.note(format!("{event:?}"));
+            actions.extend(self.pool.handle(now, event));
+        }
+        self.commit(actions);
+        self.check_step();
+    }
+
+    fn commit(&mut self, mut actions: Vec<Action>) {
+        if self.pool.checkpoint_generation() != self.checkpoint_generation {
+            if self.failing_writes > 0 {
+                self.failing_writes -= 1;
+                self.undo(&mut actions);
+            } else {
+                self.checkpoint_file = self.pool.checkpoint().to_json();
+            }
+            self.checkpoint_generation = self.pool.checkpoint_generation();
+        }
+        if self.journal_generation != Some(self.pool.journal_generation()) {
+            self.journal_file = serde_json::to_string(&self.pool.journal()).unwrap();
+            self.journal_generation = Some(self.pool.journal_generation());
+        }
+        for action in actions {
+            match action {
+                Action::Reply { request, answer } => self.answered(request, answer),
+                order => self.start(order),
+            }
+        }
+    }
+
+    /// The checkpoint could not be written.
+    fn undo(&mut self, actions: &mut Vec<Action>) {
+        let written = Checkpoint::parse(&self.checkpoint_file).unwrap();
+        let keys = |c: &Checkpoint| c.keys().collect::<std::collections::BTreeSet<_>>();
+        let (before, after) = (keys(&written), keys(&self.pool.checkpoint()));
+        let keys: Vec<PodKey> = after.difference(&before).cloned().collect();
+        let released: Vec<PodKey> = before.difference(&after).cloned().collect();
+        self.note(format!(
+            "checkpoint not written; undo {keys:?}, give back {released:?}"
+        ));
+        actions.retain(|a| match a {
+            Action::Reply {
+                request,
+                answer: Answer::Assigned(_) | Answer::Released(_),
+            } => {
+                self.asked.remove(request); // The executor refuses it.
+                false
+            }
+            _ => true,
+        });
+        let event = Event::CheckpointFailed {
+            keys,
+            released,
+            message: "disk full".into(),
+        };
+        let more = self.pool.handle(self.now(), event);
+        if more.iter().any(|a| {
+            matches!(
+                a,
+                Action::Reply {
+                    answer: Answer::Assigned(_) | Answer::Released(_),
+                    ..
+                }
+            )
+        }) {
+            self.wrong("an answer that no checkpoint holds");
+        }
+        actions.extend(more);
+        let mut now = self.pool.checkpoint();
+        now.ours = written.ours;
+        let sorted = |c: Checkpoint| {
+            let mut all: Vec<_> = c
+                .allocations
+                .into_iter()
+                .map(|a| (a.address, a.key, a.allocated_ns))
+                .collect();
+            all.sort();
+            all
+        };
+        if sorted(now) != sorted(written) {
+            self.wrong("a failed write was not undone");
+        }
+    }
+
+    fn start(&mut self, action: Action) {
+        self.note(format!("order {:?} {}", id_of(&action), short(&action)));
+        self.check_order(&action);
+        let fault = self.faults.pop_front();
+        let takes = if let Some(Fault::Slow(ms)) = fault {
+            ms
+        } else {
+            400
+        };
+        self.jobs.push(Job {
+            action,
+            due: self.at + takes,
+            fault,
+        });
+    }
+
+    /// What must never be asked of EC2.
+    fn check_order(&self, action: &Action) {
+        let held = |a: &Ipv4Addr| self.kernel.values().any(|l| l.address == *a && !l.dead);
+        match action {
+            Action::ReleaseAddresses { eni, addresses, .. } => {
+                let view = self.pool.view(self.now());
+                let place = view.interfaces.iter().find(|i| i.id == *eni).unwrap();
+                for at in addresses {
+                    let it = place.addresses.iter().find(|a| a.address == *at).unwrap();
+                    if it.state != AddressState::Releasing || held(at) {
+                        self.wrong(&format!("{at} is released: {it:?}"));
+                    }
+                }
+            }
+            Action::DeleteInterface { eni, .. } => {
+                let pods = self
+                    .cloud
+                    .enis
+                    .get(eni)
+                    .is_some_and(|e| e.addresses.iter().any(held));
+                if pods || *eni == super::cloud::primary_eni() {
+                    self.wrong(&format!("{eni} is deleted under a pod"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn answered(&mut self, request: RequestId, answer: Answer) {
+        self.note(format!("answer {request:?} {answer:?}"));
+        let Some((key, meta)) = self.asked.remove(&request) else {
+            return;
+        };
+        match answer {
+            Answer::Assigned(leases) => {
+                let IpAddr::V4(address) = leases[0].address else {
+                    panic!("no IPv4")
+                };
+                let other = |l: &Live| l.address == address && !l.dead && l.key != key;
+                let taken = self.kernel.values().any(other) || self.plugins.iter().any(|(_, l)| other(l));
+                if taken {
+                    self.wrong(&format!(
+                        "{address} is given to {key} while another pod lives with it"
+                    ));
+                }
+                if self.cloud.owner_of(address) != Some(&leases[0].eni) {
+                    self.wrong(&format!("{address} is not on {}", leases[0].eni));
+                }
+                // How long a plugin takes is nobody's choice; some die on the way.
+                let due = self.at + 50 + (request.0 % 7) * 2_500;
+                if request.0 % 11 != 0 {
+                    self.plugins.push((
+                        due,
+                        Live {
+                            key,
+                            meta,
+                            address,
+                            dead: false,
+                        },
+                    ));
+                }
+            }
+            Answer::Released(leases) => {
+                let held = self
+                    .kernel
+                    .get(&veth(&meta))
+                    .filter(|l| l.key == key && !l.dead)
+                    .map(|l| IpAddr::V4(l.address));
+                if held.is_some_and(|a| leases.iter().all(|l| l.address != a)) {
+                    self.wrong("a DEL gave back another address than the pod's");
+                }
+                self.forget(&key, &meta);
+            }
+            Answer::UnknownPod => {
+                if self
+                    .kernel
+                    .get(&veth(&meta))
+                    .is_some_and(|l| l.key == key && !l.dead)
+                {
+                    self.wrong(&format!("{key} lives and its owner is lost"));
+                }
+                self.forget(&key, &meta);
+            }
+            Answer::Refused(_) => {}
+        }
+    }
+
+    /// The sandbox is gone from the machine.
+    fn forget(&mut self, key: &PodKey, meta: &PodMeta) {
+        self.sandboxes.retain(|(k, _)| k != key);
+        self.plugins.retain(|(_, l)| l.key != *key);
+        if self.kernel.get(&veth(meta)).is_some_and(|l| l.key == *key) {
+            self.kernel.remove(&veth(meta));
+        }
+    }
+
+    fn request(&mut self, key: &PodKey, meta: &PodMeta) -> RequestId {
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        self.asked.insert(request, (key.clone(), meta.clone()));
+        request
+    }
+
+    /// ADD for a new sandbox of pod `n`, or again for its latest one.
+    pub(crate) fn add(&mut self, n: u64, again: bool, patience_ms: u64) -> Event {
+        let meta = meta(n);
+        let latest = self
+            .sandboxes
+            .iter()
+            .rev()
+            .find(|(_, m)| *m == meta)
+            .map(|(k, _)| k.clone());
+        let key = match latest {
+            Some(key) if again => key,
+            _ => {
+                self.containers += 1;
+                let key = key(self.containers);
+                self.sandboxes.push((key.clone(), meta.clone()));
+                key
+            }
+        };
+        // A runtime asks again only where nothing runs yet.
+        if let Some(live) = self.kernel.get_mut(&veth(&meta)) {
+            live.dead = true;
+        }
+        for (_, live) in self.plugins.iter_mut().filter(|(_, l)| l.meta == meta) {
+            live.dead = true;
+        }
+        let request = self.request(&key, &meta);
+        Event::PodWants {
+            request,
+            key,
+            meta,
+            deadline: Mono(self.at + patience_ms),
+            cards: Cards::Any,
+        }
+    }
+
+    /// DEL for some sandbox.
+    pub(crate) fn del(&mut self, n: usize) -> Option<Event> {
+        let (key, meta) = self.sandboxes.get(n % self.sandboxes.len().max(1)).cloned()?;
+        let request = self.request(&key, &meta);
+        Some(Event::PodGone { request, key, meta })
+    }
+
+    pub(crate) fn hang_up(&mut self, n: usize) -> Option<Event> {
+        let request = *self.asked.keys().nth(n % self.asked.len().max(1))?;
+        self.asked.remove(&request);
+        Some(Event::RequestGone { request })
+    }
+
+    /// IMDS is read; it shows what was true `lag` ago.
+    pub(crate) fn imds(&mut self, lag: u64) {
+        self.remember();
+        let then = self.at.saturating_sub(lag);
+        let shown = self
+            .history
+            .iter()
+            .rev()
+            .find(|(at, _)| *at <= then)
+            .or(self.history.front());
+        let shown = shown.map(|(_, facts)| facts.clone()).unwrap_or_default();
+        let ids = shown.iter().map(|f| f.id.clone()).collect();
+        let mut events: Vec<Event> = shown
+            .into_iter()
+            .map(|facts| Event::InterfaceSeen {
+                facts,
+                evidence: Evidence::Imds,
+            })
+            .collect();
+        events.push(Event::InterfacesListed {
+            ids,
+            evidence: Evidence::Imds,
+        });
+        self.tell(events);
+    }
+
+    fn remember(&mut self) {
+        let facts = self.cloud.attached();
+        if self.history.back().is_none_or(|(_, last)| *last != facts) {
+            self.history.push_back((self.at, facts));
+        }
+    }
+
+    pub(crate) fn veths(&mut self) {
+        let names = self.kernel.keys().cloned().collect();
+        self.tell(vec![Event::VethSeen { names }]);
+    }
+
+    /// The next point in time at which anything happens by itself.
+    fn next(&self) -> Option<u64> {
+        let jobs = self.jobs.iter().map(|j| j.due);
+        let plugins = self.plugins.iter().map(|(due, _)| *due);
+        jobs.chain(plugins)
+            .chain(self.pool.next_wake().map(|w| w.0))
+            .min()
+    }
+
+    /// Lets `ms` pass.
+    pub(crate) fn pass(&mut self, ms: u64) {
+        let end = self.at + ms;
+        while let Some(next) = self.next().filter(|next| *next <= end) {
+            self.at = next.max(self.at);
+            self.advance();
+        }
+        self.at = end;
+    }
+
+    /// Does what is due.
+    fn advance(&mut self) {
+        if let Some(i) = self.plugins.iter().position(|(due, _)| *due <= self.at) {
+            let (_, live) = self.plugins.remove(i);
+            let name = veth(&live.meta);
+            // A plugin of an earlier sandbox that comes late does not win over a later one.
+            if !live.dead {
+                self.kernel.insert(name, live);
+            }
+            self.veths();
+        } else if let Some(i) = self.jobs.iter().position(|j| j.due <= self.at) {
+            let job = self.jobs.remove(i);
+            let event = self.perform(&job);
+            self.tell(vec![event]);
+        } else {
+            self.tell(vec![Event::Tick]);
+        }
+    }
+
+    /// Carries an action out, as far as its fault allows.
+    fn perform(&mut self, job: &Job) -> Event {
+        let id = id_of(&job.action);
+        if let Some(Fault::Before(class)) = job.fault {
+            let repeat = match &job.action {
+                Action::CreateInterface { client_token, .. } => self.cloud.knows(client_token),
+                _ => false,
+            };
+            // EC2 answers a repeated token with what it made for it: never that there is no room for it.
+            let no_room = matches!(class, FailureClass::SubnetExhausted | FailureClass::LimitReached);
+            return failed(
+                id,
+                if repeat && no_room {
+                    FailureClass::Retry
+                } else {
+                    class
+                },
+            );
+        }
+        let calls = if let Some(Fault::Lost { calls }) = job.fault {
+            Some(calls)
+        } else {
+            None
+        };
+        let result = self.effect(&job.action, calls);
+        self.remember();
+        match result {
+            Err(class) => failed(id, class),
+            Ok(_) if calls.is_some() => failed(id, FailureClass::Retry),
+            Ok(outcome) => Event::ActionDone { id, outcome },
+        }
+    }
+
+    fn effect(&mut self, action: &Action, calls: Option<u8>) -> Result<Outcome, FailureClass> {
+        match action {
+            Action::CreateInterface {
+                id,
+                device,
+                addresses,
+                client_token,
+                done,
+                ..
+            } => {
+                let known = done.iter().find_map(|s| match s {
+                    Stage::Created { eni } => Some(eni.clone()),
+                    Stage::Attached { .. } => None,
+                });
+                let eni = match known {
+                    Some(eni) => eni,
+                    None => {
+                        let eni = self.cloud.create(client_token, *addresses)?;
+                        if calls == Some(1) {
+                            return Err(FailureClass::Retry);
+                        }
+                        self.tell(vec![Event::Progress {
+                            id: *id,
+                            stage: Stage::Created { eni: eni.clone() },
+                        }]);
+                        eni
+                    }
+                };
+                if calls == Some(2) {
+                    return Err(FailureClass::Retry);
+                }
+                self.cloud.attach(&eni, device.0)?;
+                Ok(Outcome::InterfaceReady(
+                    self.cloud.facts(&eni).ok_or(FailureClass::Gone)?,
+                ))
+            }
+            Action::AssignAddresses { eni, count, .. } => Ok(Outcome::Assigned {
+                addresses: self.cloud.assign(eni, *count)?,
+                prefixes: Vec::new(),
+            }),
+            Action::ReleaseAddresses { eni, addresses, .. } => {
+                self.cloud.release(eni, addresses)?;
+                Ok(Outcome::Gone)
+            }
+            Action::DeleteInterface { eni, .. } => {
+                self.cloud.delete(eni)?;
+                Ok(Outcome::Gone)
+            }
+            Action::Describe { eni, .. } => Ok(Outcome::Described(self.cloud.facts(eni))),
+            other => panic!("not ordered in this mode: {other:?}"),
+        }
+    }
+
+    /// `kill -9`, and the agent starts again.
+    pub(crate) fn crash(&mut self, how: Crash) {
+        self.note(format!("crash {how:?}"));
+        let jobs = std::mem::take(&mut self.jobs);
+        if how.calls_land {
+            for job in &jobs {
+                // Its answer reaches nobody.
+                let calls = if let Some(Fault::Lost { calls }) = job.fault {
+                    calls
+                } else {
+                    1
+                };
+                if !matches!(job.fault, Some(Fault::Before(_))) {
+                    let _ = match &job.action {
+                        Action::CreateInterface {
+                            client_token,
+                            addresses,
+                            device,
+                            done,
+                            ..
+                        } => {
+                            let known = done.iter().find_map(|s| match s {
+                                Stage::Created { eni } => Some(eni.clone()),
+                                Stage::Attached { .. } => None,
+                            });
+                            let eni = known.map_or_else(|| self.cloud.create(client_token, *addresses), Ok);
+                            if calls > 1 {
+                                eni.and_then(|eni| self.cloud.attach(&eni, device.0))
+                            } else {
+                                Ok(())
+                            }
+                        }
+                        other => self.effect(other, None).map(|_| ()),
+                    };
+                }
+            }
+            self.remember();
+        }
+        self.asked.clear();
+        self.journal_was_lost |= how.lose_journal;
+        if how.lose_checkpoint {
+            // Whose veth is gone is nobody's any more; no DEL for it finds anything.
+            let kernel = &self.kernel;
+            let plugins = &self.plugins;
+            self.sandboxes.retain(|(k, _)| {
+                kernel.values().any(|l| l.key == *k && !l.dead)
+                    || plugins.iter().any(|(_, l)| l.key == *k && !l.dead)
+            });
+            // A plugin between its answer and its veth loses its address with the file: it is let finish first.
+            for (_, live) in std::mem::take(&mut self.plugins) {
+                if !live.dead {
+                    self.kernel.insert(veth(&live.meta), live);
+                }
+            }
+        }
+        let checkpoint = (!how.lose_checkpoint).then(|| Checkpoint::parse(&self.checkpoint_file).unwrap());
+        let journal: Option<Journal> =
+            (!how.lose_journal).then(|| serde_json::from_str(&self.journal_file).unwrap());
+        let pods = self.kernel.iter().map(|(name, l)| HostRoute {
+            address: l.address.into(),
+            host_veth: name.clone(),
+        });
+        let kernel = KernelEvidence {
+            pods: pods.collect(),
+            from_rules: Vec::new(),
+            veths: self.kernel.keys().cloned().collect(),
+        };
+        let restored = Restored {
+            checkpoint,
+            journal,
+            kernel,
+        };
+        let targets = self.pool.targets().clone();
+        let (pool, _, actions) =
+            Pool::restore(identity(), limits(self.size), targets, restored, self.now()).unwrap();
+        self.pool = pool;
+        self.checkpoint_generation = self.pool.checkpoint_generation().wrapping_sub(1);
+        self.journal_generation = None;
+        self.failing_writes = 0;
+        self.commit(actions);
+        self.check_step();
+        if !how.imds_down || how.lose_journal {
+            self.imds(0);
+        }
+    }
+
+    /// The laws that hold at every moment.
+    fn check_step(&mut self) {
+        let view = self.pool.view(self.now());
+        let owners: Vec<_> = self.pool.owners().collect();
+        let mut seen = BTreeMap::new();
+        for lease in &owners {
+            if let Some(other) = seen.insert(lease.address, &lease.key) {
+                self.wrong(&format!(
+                    "{} has two owners: {other} and {}",
+                    lease.address, lease.key
+                ));
+            }
+        }
+        for live in self.kernel.values().filter(|l| !l.dead) {
+            if !seen.contains_key(&IpAddr::V4(live.address)) {
+                self.wrong(&format!(
+                    "{} lives with {} and the pool does not know",
+                    live.key, live.address
+                ));
+            }
+        }
+        let t = view.totals;
+        let attached_or_coming = t.interfaces + t.creating;
+        if attached_or_coming > self.size.0.max(t.interfaces) {
+            self.wrong(&format!("{attached_or_coming} interfaces"));
+        }
+        if self.pool.next_wake().is_some_and(|w| w.0 <= self.at) {
+            self.wrong("a wake in the past");
+        }
+    }
+
+    /// Heals everything, lets the pool come to rest, and checks that it has, and that nothing is lost.
+    pub(crate) fn settle(&mut self) {
+        self.faults.clear();
+        self.failing_writes = 0;
+        for round in 0..3 {
+            for _ in 0..600 {
+                match self.next() {
+                    Some(next) if !self.waits_for_the_subnet() => {
+                        self.at = next.max(self.at);
+                        self.advance();
+                    }
+                    _ => break,
+                }
+            }
+            if round < 2 {
+                self.at += 120_000; // Nothing lags any more.
+                self.imds(0);
+            }
+        }
+        if !self.waits_for_the_subnet() {
+            if !self.jobs.is_empty() || self.pool.next_wake().is_some() {
+                self.wrong(&format!("no rest: {:#?}", self.pool.explain(self.now())));
+            }
+            let more = self.pool.handle(self.now(), Event::Tick);
+            if !more.is_empty() || self.pool.next_wake().is_some() {
+                self.wrong(&format!("a pool at rest does {more:?}"));
+            }
+        }
+        self.check_nothing_lost();
+    }
+
+    /// All that is left to do is to ask a full subnet now and then.
+    fn waits_for_the_subnet(&self) -> bool {
+        let plan = vpcnet_ipam::plan(&self.pool, self.now());
+        let full = !plan.blocked.is_empty()
+            && plan
+                .blocked
+                .iter()
+                .all(|b| b.class == FailureClass::SubnetExhausted);
+        full && self.cloud.free.len() < 2
+            && self.jobs.is_empty()
+            && self.plugins.is_empty()
+            && self.asked.is_empty()
+            && self.pool.view(self.now()).intents.is_empty()
+    }
+
+    fn check_nothing_lost(&self) {
+        let view = self.pool.view(self.now());
+        let known: BTreeMap<Ipv4Addr, &vpcnet_ipam::EniId> = view
+            .interfaces
+            .iter()
+            .flat_map(|i| i.addresses.iter().map(move |a| (a.address, &i.id)))
+            .collect();
+        for (id, eni) in &self.cloud.enis {
+            if eni.device.is_none() && self.journal_was_lost {
+                continue; // An interface in the making whose record is lost: for the search of leaked ones.
+            }
+            for address in &eni.addresses {
+                if known.get(address) != Some(&id) {
+                    self.wrong(&format!("{address} of {id} is lost: {:?}", known.get(address)));
+                }
+            }
+        }
+        for (address, eni) in known {
+            if self.cloud.owner_of(address) != Some(eni) {
+                self.wrong(&format!("the pool has {address} on {eni}, the cloud has not"));
+            }
+        }
+        for lease in self.pool.owners() {
+            let IpAddr::V4(at) = lease.address else { continue };
+            if self.cloud.owner_of(at) != Some(&lease.eni) {
+                self.wrong(&format!("{at} of {} is not on {}", lease.key, lease.eni));
+            }
+        }
+        if self.cloud.beyond_limits > 0 && !self.journal_was_lost {
+            self.wrong("the pool asked for more than the instance can have");
+        }
+    }
+}
+
+fn failed(id: ActionId, class: FailureClass) -> Event {
+    Event::ActionFailed {
+        id,
+        class,
+        message: format!("{class:?} in this test"),
+        retry_at: None,
+    }
+}
