@@ -1,6 +1,6 @@
 //! The node's own part of the datapath: links and routing tables of its interfaces, two kinds of rules, sysctls.
 //!
-//! [`observe`] reads, [`diff`] decides (pure), [`apply`] writes. What is not ours is left alone: other links, other
+//! [`observe()`] reads, [`diff()`] decides (pure), [`apply()`] writes. What is not ours is left alone: other links, other
 //! routes in the same tables, other rules.
 //!
 //! | rule | leads to | for |

@@ -1,4 +1,4 @@
-//! Reading what [`super::diff`] compares.
+//! Reading what [`super::diff()`] compares.
 
 use super::{HostError, HostWanted, Observed, sysctls};
 use crate::netlink::{MAIN, RouteFilter, Socket};

@@ -40,7 +40,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Compares the kernel with what [`super::add`] makes of `interfaces`. Not compared are MACs (not known from a CNI
+/// Compares the kernel with what [`super::add()`] makes of `interfaces`. Not compared are MACs (not known from a CNI
 /// result; the neighbour entry is checked against the host end's) and the pod end's MTU, which chained plugins such as `tuning` may change.
 ///
 /// Gives all that differs; nothing means all is as it should be.

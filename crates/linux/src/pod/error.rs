@@ -43,7 +43,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// A pod's interfaces could not be made, unmade or checked. After an error of [`super::add`] the kernel is as before the
+/// A pod's interfaces could not be made, unmade or checked. After an error of [`super::add()`] the kernel is as before the
 /// call, but for what `undo` names.
 #[derive(Debug, thiserror::Error)]
 pub enum PodError {

@@ -12,7 +12,7 @@
 //!
 //! Numbers, scopes and protocols are those of the AWS VPC CNI, whose tools and whose DEL work on these pods.
 //!
-//! The cost of an ADD does not depend on how many pods there are: no list is read (see [`add`]).
+//! The cost of an ADD does not depend on how many pods there are: no list is read (see [`add()`]).
 
 mod add;
 mod check;
@@ -44,11 +44,11 @@ pub const IN_POD_RULE: u32 = 1;
 pub struct PodInterface {
     /// Name of the host's end: `eni` and eleven hexadecimal digits. At most 15 bytes.
     pub host_name: String,
-    /// MAC of the host's end, see [`Mac::random_local`]. Not looked at by [`check`].
+    /// MAC of the host's end, see [`Mac::random_local`]. Not looked at by [`check()`].
     pub host_mac: Mac,
     /// Name in the pod: `eth0`, `mNicIf1`. At most 15 bytes.
     pub name: String,
-    /// MAC in the pod. Not looked at by [`check`].
+    /// MAC in the pod. Not looked at by [`check()`].
     pub mac: Mac,
     /// Bytes, both ends; 68 (IPv6: 1280) to 65535.
     pub mtu: u32,
