@@ -28,12 +28,11 @@ use vpcnetd::store::FileStore;
 const SOON: Duration = Duration::from_secs(10);
 const NOBODY: u32 = 65_534;
 
-fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("not root: nothing is tested");
-    }
-    root
+fn need_root() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this test makes namespaces: run it as root, or `make unit-test`"
+    );
 }
 
 /// A small file system of its own.
@@ -83,9 +82,7 @@ fn run(program: &str, arguments: &[&str]) {
 
 #[test]
 fn on_a_full_disk_the_old_content_stands_and_writing_works_again_when_there_is_room() {
-    if !is_root() {
-        return;
-    }
+    need_root();
     let disk = Tmpfs::new(64);
     let store = FileStore::new(disk.path().join("ipam.json"));
     store.write(b"old").unwrap();
@@ -108,9 +105,7 @@ fn on_a_full_disk_the_old_content_stands_and_writing_works_again_when_there_is_r
 
 #[test]
 fn on_a_read_only_disk_reading_works_and_writing_says_so() {
-    if !is_root() {
-        return;
-    }
+    need_root();
     let disk = Tmpfs::new(64);
     let store = FileStore::new(disk.path().join("ipam.json"));
     store.write(b"old").unwrap();
@@ -231,9 +226,7 @@ async fn add(socket: &Path) -> tonic::Status {
 
 #[test]
 fn without_imds_the_agent_is_there_says_why_it_is_not_ready_and_ends_when_told_to() {
-    if !is_root() {
-        return;
-    }
+    need_root();
     let mut agent = Agent::serving();
     let deadline = Instant::now() + SOON;
     loop {
@@ -266,9 +259,7 @@ fn without_imds_the_agent_is_there_says_why_it_is_not_ready_and_ends_when_told_t
 
 #[test]
 fn a_second_agent_on_the_same_socket_says_so_and_the_first_goes_on() {
-    if !is_root() {
-        return;
-    }
+    need_root();
     let agent = Agent::serving();
     let mut second = Command::new("unshare")
         .args(["-n", "--", env!("CARGO_BIN_EXE_vpcnetd")])
@@ -293,9 +284,7 @@ fn a_second_agent_on_the_same_socket_says_so_and_the_first_goes_on() {
 
 #[test]
 fn a_killed_agent_s_socket_is_taken_over() {
-    if !is_root() {
-        return;
-    }
+    need_root();
     let mut first = Agent::serving();
     first.signal(rustix::process::Signal::KILL);
     first.child.wait().unwrap();
@@ -324,9 +313,7 @@ fn somebody_else_is_refused_by_the_mode_and_where_that_lets_him_in_by_his_creden
         );
         return;
     }
-    if !is_root() {
-        return;
-    }
+    need_root();
     let agent = Agent::serving();
     fs::set_permissions(agent.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     ask_as_nobody(&agent, "Permission denied");

@@ -275,16 +275,16 @@ impl World {
                 }
                 // How long a plugin takes is nobody's choice; some die on the way.
                 let due = self.at + 50 + (request.0 % 7) * 2_500;
+                let latest = self.sandboxes.iter().rev().find(|(_, m)| *m == meta);
+                let dead = latest.is_none_or(|(k, _)| *k != key);
                 if request.0 % 11 != 0 {
-                    self.plugins.push((
-                        due,
-                        Live {
-                            key,
-                            meta,
-                            address,
-                            dead: false,
-                        },
-                    ));
+                    let live = Live {
+                        key,
+                        meta,
+                        address,
+                        dead,
+                    };
+                    self.plugins.push((due, live));
                 }
             }
             Answer::Released(leases) => {
