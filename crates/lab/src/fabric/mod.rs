@@ -1,6 +1,6 @@
 //! The network of the VPC as namespaces, links, routes and rules, made to match the model's wanted state.
 //!
-//! The decisions (which lines for `ip`, which text for nft) are pure and in [`links`] and [`rules`]; this module
+//! The decisions (which lines for `ip`, which text for nft) are pure and in `links` and `rules`; this module
 //! carries them out. What it must not know: EC2's calls, and agents.
 
 mod droplog;
