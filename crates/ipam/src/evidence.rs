@@ -70,10 +70,17 @@ impl Pool {
             }
             return;
         }
+        // Shortly after we met it, it may still list what was given back before that, which nobody remembers.
+        let new = !self.interfaces.contains_key(&facts.id);
+        if new && self.listed_at.is_some_and(|at| now.mono.since(at) < IMDS_LAG) {
+            self.describe(now, facts.id.clone(), out);
+            return;
+        }
         self.place(now, facts);
         let Some(interface) = self.interfaces.get(&facts.id) else {
             return;
         };
+        let doubtful = !new && now.mono.since(interface.since) < IMDS_LAG;
         let fresh = interface.sure_at.is_some_and(|at| now.mono.since(at) < IMDS_LAG);
         let listed = |at: &Ipv4Addr| facts.addresses.contains(at);
         let misses = interface
@@ -87,6 +94,7 @@ impl Pool {
                 _ if interface.addresses.contains_key(at) => {}
                 Some(gone) if now.mono.since(*gone) < IMDS_LAG => {}
                 Some(_) => ask = true,
+                None if doubtful => ask = true,
                 None if self.elsewhere(&facts.id, *at).is_some() => ask = true,
                 None => add.push(*at),
             }
@@ -174,22 +182,7 @@ impl Pool {
         if let Some(interface) = self.interfaces.remove(eni) {
             for (at, address) in interface.addresses {
                 if let (State::Cooling { until }, Some(last)) = (address.state, address.last) {
-                    let held = crate::owner::Held {
-                        address: IpAddr::V4(at),
-                        eni: eni.clone(),
-                        device: interface.device,
-                        card: interface.card,
-                        table: crate::names::route_table(interface.card, interface.device),
-                        allocated_ns: last.allocated_ns,
-                    };
-                    self.limbo.insert(
-                        IpAddr::V4(at),
-                        Limbo {
-                            until,
-                            last: *last,
-                            held,
-                        },
-                    );
+                    self.limbo.insert(IpAddr::V4(at), Limbo { until, last: *last });
                 }
             }
         }
@@ -206,7 +199,10 @@ impl Pool {
         _evidence: Evidence,
         out: &mut Vec<Action>,
     ) {
-        self.listed = true;
+        if !self.listed {
+            self.listed = true;
+            self.listed_at = Some(now.mono);
+        }
         let missing = |i: &&Interface| {
             let fresh = i.sure_at.is_some_and(|at| now.mono.since(at) < IMDS_LAG);
             i.deleting.is_none() && !fresh && !ids.contains(&i.id)
@@ -292,11 +288,11 @@ impl Pool {
             let Some(other) = self.interfaces.get_mut(&other) else {
                 return false;
             };
-            if let Some(a) = other.addresses.get_mut(&at) {
-                if a.state == State::Owned {
-                    a.disputed = true; // The pod's routes lead to the other interface.
-                    return false;
-                }
+            if let Some(a) = other.addresses.get_mut(&at)
+                && a.state == State::Owned
+            {
+                a.disputed = true; // The pod's routes lead to the other interface.
+                return false;
             }
             other.addresses.remove(&at);
         }

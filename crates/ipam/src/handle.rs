@@ -128,6 +128,7 @@ impl Pool {
                     let what = What::Release {
                         eni: eni.clone(),
                         addresses: addresses.clone(),
+                        unsure: false,
                     };
                     let by = self.intend(what, now, out);
                     for address in addresses {

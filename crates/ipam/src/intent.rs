@@ -56,6 +56,8 @@ pub(crate) enum What {
         eni: EniId,
         /// these.
         addresses: Vec<Ipv4Addr>,
+        /// An earlier life may have done it already.
+        unsure: bool,
     },
     /// Detaching and deleting.
     Delete {
@@ -157,7 +159,7 @@ impl Intent {
                 eni: eni.clone(),
                 count: *count,
             },
-            What::Release { eni, addresses } => Action::ReleaseAddresses {
+            What::Release { eni, addresses, .. } => Action::ReleaseAddresses {
                 id,
                 eni: eni.clone(),
                 addresses: addresses.clone(),
@@ -177,7 +179,9 @@ impl Intent {
                 )
             }
             What::Assign { eni, count } => format!("assignment of {count} addresses to {eni}"),
-            What::Release { eni, addresses } => format!("release of {} addresses of {eni}", addresses.len()),
+            What::Release { eni, addresses, .. } => {
+                format!("release of {} addresses of {eni}", addresses.len())
+            }
             What::Delete { eni, .. } => format!("deletion of {eni}"),
             What::Describe { eni, .. } => format!("question what {eni} holds"),
         }

@@ -7,9 +7,10 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::event::InterfaceFacts;
-use crate::ids::EniId;
+use crate::ids::{EniId, PodKey};
 use crate::intent::{Intent, IntentId};
 use crate::interface::{Interface, LastOwner};
+use crate::owner::Owner;
 use crate::time::Mono;
 
 /// `version` of a [`Journal`]. Another one is not read.
@@ -43,6 +44,12 @@ impl Journal {
 pub(crate) struct Limbo {
     pub(crate) until: Mono,
     pub(crate) last: LastOwner,
-    /// Where it was, for undoing the release.
-    pub(crate) held: crate::owner::Held,
+}
+
+/// An owner that was released a moment ago, in case that cannot be written down.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Released {
+    pub(crate) at: Mono,
+    pub(crate) key: PodKey,
+    pub(crate) owner: Owner,
 }

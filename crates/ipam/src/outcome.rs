@@ -15,11 +15,11 @@ impl Pool {
         let intent = self
             .intent_of(id)
             .and_then(|intent| self.intents.get_mut(&intent));
-        if let Some(What::Create(create)) = intent.map(|i| &mut i.what) {
-            if !create.done.contains(&stage) {
-                create.done.push(stage);
-                self.changed_state();
-            }
+        if let Some(What::Create(create)) = intent.map(|i| &mut i.what)
+            && !create.done.contains(&stage)
+        {
+            create.done.push(stage);
+            self.changed_state();
         }
     }
 
@@ -66,7 +66,7 @@ impl Pool {
                 }
                 self.written(now, &eni);
             }
-            (What::Release { eni, addresses }, Outcome::Gone) => {
+            (What::Release { eni, addresses, .. }, Outcome::Gone) => {
                 self.backoffs.release = None;
                 self.departed(now.mono, &eni, &addresses);
             }
@@ -157,7 +157,7 @@ impl Pool {
         match what {
             What::Create(create) => self.create_failed(now, id, create, failure, out),
             What::Assign { eni, count } => self.assign_failed(now, id, eni, count, failure),
-            What::Release { eni, .. } => self.release_failed(now, id, eni, failure),
+            What::Release { eni, unsure, .. } => self.release_failed(now, id, eni, unsure, failure),
             What::Delete { eni, .. } | What::Describe { eni, .. } if failure.class == FailureClass::Gone => {
                 self.intents.remove(&id);
                 self.forget(now, &eni);
@@ -275,11 +275,11 @@ impl Pool {
         }
     }
 
-    fn release_failed(&mut self, now: Now, id: IntentId, eni: EniId, failure: &Failure) {
+    fn release_failed(&mut self, now: Now, id: IntentId, eni: EniId, unsure: bool, failure: &Failure) {
         self.intents.remove(&id);
         let block = Block::growing(self.backoffs.release.as_ref(), failure, now.mono);
         self.backoffs.release = Some(block);
-        if failure.class == FailureClass::Throttled {
+        if failure.class == FailureClass::Throttled && !unsure {
             // It had no effect.
             let addresses = self
                 .interfaces

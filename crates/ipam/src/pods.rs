@@ -7,7 +7,7 @@ use crate::action::{Action, Answer, Refusal, RefusalCause};
 use crate::event::{Cards, RequestId};
 use crate::ids::{EniId, PodKey, PodMeta};
 use crate::interface::{LastOwner, State};
-use crate::journal::Limbo;
+use crate::journal::{Limbo, Released};
 use crate::names::host_veth_suffix;
 use crate::owner::{Asker, Held, MIGRATED_NETWORK, Owner, Standing, Superseded, UNKNOWN_INTERFACE, Wait};
 use crate::pool::Pool;
@@ -16,6 +16,8 @@ use crate::time::{Mono, Now};
 /// How long an owner that the kernel does not confirm keeps its address: a plugin may be between the agent's reply and
 /// the veth. Also how long a plugin may take to replace the veth of a pod's earlier sandbox.
 pub(crate) const GRACE: Duration = Duration::from_secs(30);
+/// How long a release can be undone: far longer than the write of a checkpoint takes.
+const MEMORY: Duration = Duration::from_secs(5);
 /// After a checkpoint that could not be written, pods that already wait are served again after this time.
 const CHECKPOINT_PAUSE: Duration = Duration::from_millis(250);
 
@@ -264,14 +266,7 @@ impl Pool {
                 released_ns: now.wall_ns,
             };
             let IpAddr::V4(v4) = held.address else {
-                self.limbo.insert(
-                    held.address,
-                    Limbo {
-                        until,
-                        last,
-                        held: held.clone(),
-                    },
-                );
+                self.limbo.insert(held.address, Limbo { until, last });
                 continue;
             };
             let interface = self.interfaces.get_mut(&held.eni);
@@ -285,17 +280,16 @@ impl Pool {
                     }
                 }
             } else {
-                self.limbo.insert(
-                    held.address,
-                    Limbo {
-                        until,
-                        last,
-                        held: held.clone(),
-                    },
-                );
+                self.limbo.insert(held.address, Limbo { until, last });
             }
         }
         self.limbo.retain(|_, l| l.until >= now.mono);
+        self.released.retain(|r| now.mono.since(r.at) < MEMORY);
+        self.released.push(Released {
+            at: now.mono,
+            key: key.clone(),
+            owner: owner.clone(),
+        });
         if owner.standing != Standing::Confirmed {
             self.refresh_grace();
         }
@@ -326,7 +320,7 @@ impl Pool {
             }
         }
         for key in released {
-            self.give_back(key);
+            self.give_back(now, key);
         }
         self.refresh_grace();
         self.changed_owners();
@@ -335,60 +329,29 @@ impl Pool {
     }
 
     /// Undoes the release of an owner.
-    fn give_back(&mut self, key: &PodKey) {
+    fn give_back(&mut self, now: Now, key: &PodKey) {
+        // The sandbox may have had another address before: the latest is meant.
+        let Some(at) = self.released.iter().rposition(|r| r.key == *key) else {
+            return;
+        };
+        let Released { mut owner, .. } = self.released.remove(at);
         if self.owners.contains_key(key) {
             return;
         }
-        let mut found: Vec<(Held, LastOwner)> = Vec::new();
-        for interface in self.interfaces.values() {
-            for (at, a) in &interface.addresses {
-                let last = a
-                    .last
-                    .as_ref()
-                    .filter(|l| l.key == *key && a.state != State::Owned);
-                if let Some(last) = last {
-                    let held = Held {
-                        address: IpAddr::V4(*at),
-                        eni: interface.id.clone(),
-                        device: interface.device,
-                        card: interface.card,
-                        table: interface.table(),
-                        allocated_ns: last.allocated_ns,
-                    };
-                    found.push((held, (**last).clone()));
-                }
-            }
-        }
-        found.extend(
-            self.limbo
-                .values()
-                .filter(|l| l.last.key == *key)
-                .map(|l| (l.held.clone(), l.last.clone())),
-        );
-        // The sandbox may have had another address before: the latest is meant.
-        let latest = found.iter().map(|(_, last)| last.released_ns).max();
-        found.retain(|(_, last)| Some(last.released_ns) == latest);
-        let Some(meta) = found.first().map(|(_, last)| last.meta.clone()) else {
-            return;
-        };
-        let mut owner = Owner {
-            meta,
-            held: Vec::new(),
-            standing: Standing::Confirmed,
-        };
-        if key.network == MIGRATED_NETWORK {
-            owner.standing = Standing::Rebuilt { superseded: None };
-        }
-        for (held, _) in found {
+        for held in &owner.held {
             self.limbo.remove(&held.address);
-            if let IpAddr::V4(v4) = held.address {
-                let place = self.interfaces.get_mut(&held.eni);
-                if let Some(a) = place.and_then(|i| i.addresses.get_mut(&v4)) {
-                    a.state = State::Owned;
-                }
-            }
             self.by_address.insert(held.address, key.clone());
-            owner.held.push(held);
+            let IpAddr::V4(v4) = held.address else { continue };
+            let place = self.interfaces.get_mut(&held.eni);
+            if let Some(a) = place.and_then(|i| i.addresses.get_mut(&v4)) {
+                a.state = State::Owned;
+            }
+        }
+        // A grace that has just ended starts again, or it would end again in the same breath.
+        match &mut owner.standing {
+            Standing::Unconfirmed { until } => *until = now.mono.plus(GRACE),
+            Standing::Rebuilt { superseded: Some(s) } => s.at = now.mono.plus(GRACE),
+            Standing::Rebuilt { superseded: None } | Standing::Confirmed => {}
         }
         self.owners.insert(key.clone(), owner);
     }

@@ -12,7 +12,7 @@ use crate::event::{ActionId, InterfaceFacts};
 use crate::ids::{DeviceIndex, EniId, PodKey};
 use crate::intent::{Intent, IntentId, Phase, What};
 use crate::interface::Interface;
-use crate::journal::{JOURNAL_VERSION, Journal, Limbo};
+use crate::journal::{JOURNAL_VERSION, Journal, Limbo, Released};
 use crate::owner::{Owner, Wait};
 use crate::targets::{ConfigError, Identity, Limits, Targets};
 use crate::time::{Mono, Now};
@@ -35,10 +35,14 @@ pub struct Pool {
     /// Positions where EC2 would not attach an interface: something we do not know may be there.
     pub(crate) refused_devices: BTreeMap<DeviceIndex, Block>,
     pub(crate) limbo: BTreeMap<IpAddr, Limbo>,
+    /// The latest last.
+    pub(crate) released: Vec<Released>,
     /// Interfaces deleted lately: lagging evidence may still list them.
     pub(crate) deleted: BTreeMap<EniId, Mono>,
     /// The interfaces are known: from a list, or from an earlier life. Before, nothing is planned.
     pub(crate) listed: bool,
+    /// When they were first listed, if no earlier life knew them.
+    pub(crate) listed_at: Option<Mono>,
     pub(crate) last_decrease: Option<Mono>,
     /// After a checkpoint that could not be written: the next attempt to serve.
     pub(crate) serve_at: Option<Mono>,
@@ -70,8 +74,10 @@ impl Pool {
             backoffs: Backoffs::default(),
             refused_devices: BTreeMap::new(),
             limbo: BTreeMap::new(),
+            released: Vec::new(),
             deleted: BTreeMap::new(),
             listed: false,
+            listed_at: None,
             last_decrease: None,
             serve_at: None,
             grace: None,

@@ -308,7 +308,12 @@ impl Pool {
                         doubt: true,
                     };
                 }
-                What::Release { eni, addresses } => {
+                What::Release {
+                    eni,
+                    addresses,
+                    unsure,
+                } => {
+                    *unsure = true;
                     let leaves = |at: &std::net::Ipv4Addr| {
                         let a = interfaces.get(eni).and_then(|i| i.addresses.get(at));
                         a.is_some_and(|a| a.state != State::Owned)
@@ -363,10 +368,10 @@ fn settle_interface(
     let deletes = |by: &IntentId| matches!(intents.get(by).map(|i| &i.what), Some(What::Delete { .. }));
     interface.deleting = interface.deleting.filter(deletes);
     for a in interface.addresses.values_mut() {
-        if let State::Leaving { by } = a.state {
-            if !intents.contains_key(&by) {
-                a.state = State::Free { since: now };
-            }
+        if let State::Leaving { by } = a.state
+            && !intents.contains_key(&by)
+        {
+            a.state = State::Free { since: now };
         }
     }
 }

@@ -312,11 +312,15 @@ impl World {
         }
     }
 
-    /// The sandbox is gone from the machine.
+    /// The sandbox is gone from the machine, and with it the host veth of that name, if nothing else lives behind it.
     fn forget(&mut self, key: &PodKey, meta: &PodMeta) {
         self.sandboxes.retain(|(k, _)| k != key);
         self.plugins.retain(|(_, l)| l.key != *key);
-        if self.kernel.get(&veth(meta)).is_some_and(|l| l.key == *key) {
+        if self
+            .kernel
+            .get(&veth(meta))
+            .is_some_and(|l| l.key == *key || l.dead)
+        {
             self.kernel.remove(&veth(meta));
         }
     }
@@ -697,7 +701,7 @@ impl World {
         full && self.cloud.free.len() < 2
             && self.jobs.is_empty()
             && self.plugins.is_empty()
-            && self.asked.is_empty()
+            && self.pool.view(self.now()).waiting.is_empty()
             && self.pool.view(self.now()).intents.is_empty()
     }
 
