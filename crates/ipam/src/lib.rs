@@ -1,4 +1,39 @@
-//! The pool of VPC addresses.
+//! The pool of VPC addresses: which interfaces a node has, which addresses lie on them, which pod has which address, and
+//! what should be asked of EC2 next.
+//!
+//! It watches [`Event`]s and answers with [`Action`]s, nothing else: no I/O, no clock (the time is handed in as [`Now`]), no
+//! randomness, no threads. The same events at the same times give the same actions, so every run can be recorded,
+//! replayed and simulated. It must not know tokio, EC2's protocol, Kubernetes or netlink; executors do, and they may
+//! fail, repeat and die at any point.
+//!
+//! # How it is used
+//!
+//! An executor makes a [`Pool`] with [`Pool::restore`] from the checkpoint, the pool's own journal and what the kernel
+//! shows, then feeds it events and keeps to one order:
+//!
+//! 1. [`Pool::handle`] each event that is there; collect the actions.
+//! 2. If [`Pool::checkpoint_generation`] moved, write [`Pool::checkpoint`]. If that fails, feed
+//!    [`Event::CheckpointFailed`] before anything else and refuse the callers concerned: it did not happen. After a
+//!    start the checkpoint is written once in any case, so that it bears our mark.
+//! 3. If [`Pool::journal_generation`] moved, write [`Pool::journal`] before any EC2 call of the batch is started. Its
+//!    loss costs time, and at worst an interface that nobody remembers having begun.
+//! 4. Send the replies; start the calls; report each as [`Event::ActionDone`] or [`Event::ActionFailed`].
+//! 5. Send an [`Event::Tick`] at [`Pool::next_wake`]. An idle pool wants none.
+//!
+//! # What it holds to
+//!
+//! * An address has one owner: handing out looks at one index, [`Pool::owners`], filled from the checkpoint and from
+//!   the kernel. Evidence from IMDS or EC2 never takes an address from an owner; it is shown as a [`Contradiction`].
+//! * A call's effect is known or asked for. Creations are repeated with the same client token; an assignment or release
+//!   without an answer is followed by a `Describe`, and what it is about is handed to nobody until that is answered.
+//! * A pod that nothing can serve now waits as long as something can in time (a call under way, a retry, a cool-down, a
+//!   place for another interface); otherwise it is refused at once with a [`Refusal`] that says why and when.
+//! * Addresses in the making count, waiting pods count as if they had their address: nothing is asked for twice, and as
+//!   many interfaces are made side by side as are needed.
+//!
+//! The warm pool's sums are those of the AWS VPC CNI ([`arithmetic`]). [`plan()`] makes them into steps, [`Pool::explain`]
+//! into sentences, [`Pool::view`] shows the state. What is managed: secondary IPv4 addresses on one network card, in the
+//! primary interface's subnet; prefixes, IPv6 and other cards are kept in the state and left alone.
 #![forbid(unsafe_code)]
 
 mod action;

@@ -51,7 +51,7 @@ impl Pool {
                 taken = 0;
             }
             match supply.peek() {
-                Some((at, _)) if *at <= wait.deadline() => {
+                Some((at, _)) if *at < wait.deadline() => {
                     taken = taken.saturating_add(1);
                 }
                 _ => hopeless.push((*turn, no_use(self, wait, now.mono))),

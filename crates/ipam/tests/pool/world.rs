@@ -277,7 +277,7 @@ impl World {
                 let due = self.at + 50 + (request.0 % 7) * 2_500;
                 let latest = self.sandboxes.iter().rev().find(|(_, m)| *m == meta);
                 let dead = latest.is_none_or(|(k, _)| *k != key);
-                if request.0 % 11 != 0 {
+                if !request.0.is_multiple_of(11) {
                     let live = Live {
                         key,
                         meta,
