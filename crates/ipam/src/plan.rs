@@ -18,7 +18,7 @@ use crate::pool::Pool;
 use crate::time::{Mono, Now};
 
 pub use explain::PlanReport;
-pub(crate) use grow::{candidates, ceiling};
+pub(crate) use grow::{Place, candidates, ceiling};
 
 /// Sums over the pool. The first four mean what the metrics of the AWS VPC CNI mean.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use crate::backoff::Block;
 use crate::event::FailureClass;
 use crate::intent::What;
 use crate::owner::{Asker, Wait};
-use crate::plan::{Ceiling, Tally, candidates, ceiling};
+use crate::plan::{Ceiling, Place, Tally, candidates, ceiling};
 use crate::pool::Pool;
 use crate::time::{Mono, Now};
 
@@ -157,14 +157,14 @@ pub(crate) fn why(pool: &Pool, wait: &Wait, now: Mono) -> Refusal {
             "the agent does not know its interfaces yet: neither IMDS nor its own state told".to_owned();
         return refusal(RefusalCause::StillWorking, message, None);
     }
-    if let Some((what, block)) = trouble(pool, now) {
-        let again = if block.until > now {
-            format!("tried again in {}", span(now, block.until))
+    if let Some(Trouble { what, block, until }) = trouble(pool, now) {
+        let again = if until > now {
+            format!("tried again in {}", span(now, until))
         } else {
             "being tried again".to_owned()
         };
         let message = format!("no free address; {what} failed: {} ({again})", block.message);
-        return refusal(cause_of(block.class), message, Some(block.until));
+        return refusal(cause_of(block.class), message, Some(until));
     }
     if let Some(intent) = pool
         .intents
@@ -235,34 +235,62 @@ fn full(pool: &Pool, tally: &Tally) -> (RefusalCause, String) {
     }
 }
 
-/// The latest failure of something that would bring addresses.
-fn trouble(pool: &Pool, now: Mono) -> Option<(String, &Block)> {
-    let of_intents = pool.intents.values().filter(|i| i.brings() > 0);
-    let mut all: Vec<(String, &Block)> = of_intents
-        .filter_map(|i| Some((format!("the {}", i.title()), i.trouble.as_ref()?)))
-        .collect();
-    let places = candidates(pool, now);
-    let coming = pool.intents.values().any(|i| i.brings() > 0);
+/// Something that failed and would have brought addresses.
+struct Trouble<'a> {
+    what: String,
+    block: &'a Block,
+    /// When it is tried again.
+    until: Mono,
+}
+
+/// The latest of them, if what failed can still bring any.
+fn trouble<'a>(pool: &'a Pool, now: Mono) -> Option<Trouble<'a>> {
+    let mut all: Vec<Trouble<'a>> = Vec::new();
+    let mut add = |what: String, block: Option<&'a Block>, until: Option<Mono>| {
+        all.extend(block.map(|block| Trouble {
+            what,
+            block,
+            until: until.unwrap_or(block.until),
+        }));
+    };
+    let b = &pool.backoffs;
+    let creating = ("creating an interface", b.create.as_ref());
+    let assigning = ("assigning addresses", b.assign.as_ref());
+    for intent in pool.intents.values().filter(|i| i.brings() > 0) {
+        add(format!("the {}", intent.title()), intent.trouble.as_ref(), None);
+        let (what, block) = if let What::Create(_) = intent.what {
+            creating
+        } else {
+            assigning
+        };
+        add(what.to_owned(), block, None);
+    }
     let tally = Tally::of(pool, now);
-    let grows = pool.targets.provisioning && tally.total.saturating_add(tally.coming) < pool.targets.max_pods;
-    if coming || (grows && !places.is_empty()) {
-        let b = &pool.backoffs;
-        all.extend(b.create.as_ref().map(|b| ("creating an interface".to_owned(), b)));
-        all.extend(b.assign.as_ref().map(|b| ("assigning addresses".to_owned(), b)));
-        for place in &places {
-            let full = b.subnet(place.subnet).and_then(|s| s.full.as_ref());
-            all.extend(full.map(|b| (format!("taking an address of {}", place.subnet), b)));
-        }
-        for interface in pool.interfaces.values() {
-            all.extend(
-                interface
-                    .block
-                    .as_ref()
-                    .map(|b| (format!("adding addresses to {}", interface.id), b)),
+    if pool.targets.provisioning && tally.total.saturating_add(tally.coming) < pool.targets.max_pods {
+        for place in candidates(pool, now) {
+            let subnet = b.subnet(place.subnet);
+            let full = subnet.and_then(|s| s.full.as_ref());
+            // A pod that waits, or asks again, has it asked sooner.
+            add(
+                format!("taking an address of {}", place.subnet),
+                full,
+                subnet.and_then(|s| s.until(true)),
             );
+            match place.place {
+                Place::On(eni) => {
+                    add(assigning.0.to_owned(), assigning.1, None);
+                    let block = pool.interfaces.get(eni).and_then(|i| i.block.as_ref());
+                    add(format!("adding addresses to {eni}"), block, None);
+                }
+                Place::New(_, device) => {
+                    add(creating.0.to_owned(), creating.1, None);
+                    let block = pool.refused_devices.get(&device);
+                    add(format!("attaching an interface at device {device}"), block, None);
+                }
+            }
         }
     }
-    all.into_iter().max_by_key(|(_, block)| block.at)
+    all.into_iter().max_by_key(|t| t.block.at)
 }
 
 fn cause_of(class: FailureClass) -> RefusalCause {
