@@ -281,7 +281,11 @@ impl Pool {
 
     /// Puts an address on an interface. True if it is new there.
     pub(crate) fn add_address(&mut self, now: Mono, eni: &EniId, at: Ipv4Addr) -> bool {
-        if self.interfaces.values().any(|i| i.primary_address == at) {
+        if self
+            .interfaces
+            .values()
+            .any(|i| i.primary_address == at && i.deleting.is_none())
+        {
             return false;
         }
         if let Some(other) = self.elsewhere(eni, at) {

@@ -313,6 +313,14 @@ fn an_interface_for_which_there_is_no_place_is_deleted_and_the_place_avoided() {
         None,
     );
     assert_eq!(rig.ordered(), ["delete eni-x"]);
+    let mut facts = rig.facts(1, 9);
+    facts.id = EniId::from("eni-x");
+    rig.seen(facts);
+    assert_eq!(
+        rig.sums(),
+        (9, 1, 1),
+        "that it was attached after all makes it no place for pods now"
+    );
     rig.succeed_all();
     rig.pass(60_000);
     assert_eq!(rig.ordered(), ["create 2 +9"], "somebody may sit at 1");
@@ -427,6 +435,33 @@ fn a_deletion_that_fails_is_tried_again_and_no_pod_lands_on_it() {
         rig.ordered().contains(&"delete eni-new1".to_owned()),
         "{:?}",
         rig.ordered()
+    );
+}
+
+#[test]
+fn the_own_address_of_a_deleted_interface_may_become_a_pods() {
+    let mut rig = Rig::settled(M5_LARGE, Targets::default());
+    rig.add(1);
+    rig.succeed_all();
+    let own = rig
+        .pool
+        .interfaces()
+        .find(|i| !i.is_primary)
+        .unwrap()
+        .primary_address;
+    rig.del(1);
+    rig.pass(60_000);
+    let delete = rig.take(|a| matches!(a, Action::DeleteInterface { .. }));
+    rig.fail(&delete, FailureClass::Retry, "timed out", None);
+    rig.tell(Event::TargetsChanged(ip_targets(10, 0)));
+    let create = rig.take_create();
+    let mut facts = rig.facts(2, 1);
+    facts.addresses = vec![own];
+    rig.done(&create, Outcome::InterfaceReady(facts));
+    assert_eq!(
+        rig.sums().0,
+        10,
+        "EC2 gave it to us again: the deletion took effect"
     );
 }
 
