@@ -1,6 +1,8 @@
 //! EC2 fails in every class, and what the pool makes of it.
 
-use vpcnet_ipam::{Action, EniId, Event, FailureClass, Outcome, RefusalCause, Stage, SubnetId, Targets};
+use vpcnet_ipam::{
+    Action, EniId, Event, Evidence, FailureClass, Outcome, RefusalCause, Stage, SubnetId, Targets,
+};
 
 use super::rig::{M5_LARGE, Rig, id_of, ip_targets, seconds};
 
@@ -300,6 +302,7 @@ fn at_the_limit_of_an_interface_ec2_is_asked_what_it_holds() {
 #[test]
 fn an_interface_for_which_there_is_no_place_is_deleted_and_the_place_avoided() {
     let (mut rig, create) = creating();
+    rig.at += 100_000;
     rig.progress(
         &create,
         Stage::Created {
@@ -315,7 +318,11 @@ fn an_interface_for_which_there_is_no_place_is_deleted_and_the_place_avoided() {
     assert_eq!(rig.ordered(), ["delete eni-x"]);
     let mut facts = rig.facts(1, 9);
     facts.id = EniId::from("eni-x");
-    rig.seen(facts);
+    rig.seen(facts.clone());
+    rig.tell(Event::InterfaceSeen {
+        facts,
+        evidence: Evidence::Ec2,
+    });
     assert_eq!(
         rig.sums(),
         (9, 1, 1),

@@ -365,6 +365,30 @@ fn with_ip_targets_an_interface_goes_whole_when_the_others_suffice() {
 }
 
 #[test]
+fn the_primary_interface_is_never_deleted() {
+    let mut rig = Rig::settled(M5_LARGE, ip_targets(0, 1));
+    for n in 1..=10 {
+        rig.add(n);
+        rig.succeed_all();
+    }
+    for n in 1..=9 {
+        rig.del(n);
+    }
+    rig.pass(300_000);
+    assert_eq!(
+        rig.ordered(),
+        ["release eni-0 -9"],
+        "the last pod is on the other"
+    );
+    rig.succeed_all();
+    rig.pass(300_000);
+    assert_eq!(
+        (rig.ordered(), rig.sums(), rig.pool.next_wake()),
+        (vec![], (1, 1, 2), None)
+    );
+}
+
+#[test]
 fn a_pool_without_provisioning_neither_grows_nor_shrinks_but_serves() {
     let mut rig = Rig::settled(M5_LARGE, Targets::default());
     rig.tell(Event::TargetsChanged(Targets {
