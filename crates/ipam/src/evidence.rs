@@ -37,12 +37,11 @@ impl Pool {
         });
         if let Some(id) = making.map(|(id, _)| *id) {
             // It is used once its executor reports it ready, not before its link is there; unless a pod that the earlier
-            // life did not tell the journal of has its address: then it was ready.
-            if !facts
-                .addresses
-                .iter()
-                .any(|at| self.by_address.contains_key(&IpAddr::V4(*at)))
-            {
+            // life did not tell the journal of has an address of it and of nothing else: then it was ready.
+            let orphan = |at: &&Ipv4Addr| {
+                self.by_address.contains_key(&IpAddr::V4(**at)) && self.elsewhere(&facts.id, **at).is_none()
+            };
+            if self.deleted.contains_key(&facts.id) || !facts.addresses.iter().any(|at| orphan(&at)) {
                 return;
             }
             self.intents.remove(&id);

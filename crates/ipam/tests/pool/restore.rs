@@ -372,6 +372,26 @@ fn an_owner_on_no_known_interface_is_kept_until_an_interface_claims_its_address(
 }
 
 #[test]
+fn an_interface_that_was_ready_before_the_journal_said_so_is_used_for_its_pods() {
+    let mut rig = Rig::settled((2, 3), Targets::default());
+    rig.add_all(1..=2);
+    let journal = rig.pool.journal();
+    rig.succeed_all();
+    let third = rig.add(3);
+    let address = rig.address(third);
+    let facts = rig.pool.interfaces().find(|i| !i.is_primary).unwrap();
+    let (mut rig, _) = rig.restart(|r| r.journal = Some(journal));
+    assert_eq!(rig.pool.view(rig.now()).totals.orphans, 1);
+    let create = rig.take_create();
+    rig.seen(facts.clone());
+    assert_eq!(rig.sums(), (4, 3, 2));
+    let again = rig.add(3);
+    assert_eq!(rig.address(again), address);
+    rig.done(&create, Outcome::InterfaceReady(facts));
+    assert_eq!((rig.ordered(), rig.sums()), (vec![], (4, 3, 2)));
+}
+
+#[test]
 fn an_address_given_back_while_its_interface_is_unknown_cools_down_all_the_same() {
     let rig = node(1);
     let mut facts: Vec<_> = rig.pool.interfaces().collect();
