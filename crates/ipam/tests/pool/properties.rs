@@ -1,6 +1,7 @@
 //! Random histories: whatever happens, in whatever order, the laws hold, and the pool comes to rest.
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use vpcnet_ipam::{Event, FailureClass, Targets};
 
 use super::rig::seconds;
@@ -163,9 +164,22 @@ fn live(world: &mut World, op: Op) {
     }
 }
 
+/// The same histories in every run, so that a test that passed passes again. To look for more, name a seed and a number:
+/// `PROPTEST_RNG_SEED=7 PROPTEST_CASES=5000 cargo test -p vpcnet-ipam --test pool properties`.
+fn histories() -> ProptestConfig {
+    let mut config = ProptestConfig {
+        max_shrink_iters: 1_500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    if matches!(config.rng_seed, RngSeed::Random) {
+        config.rng_seed = RngSeed::Fixed(20_261_121);
+    }
+    config
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 1_500,
-        failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(histories())]
 
     #[test]
     fn whatever_happens_the_laws_hold_and_the_pool_comes_to_rest(
