@@ -42,6 +42,7 @@ mod backoff;
 mod checkpoint;
 mod event;
 mod evidence;
+mod graces;
 mod handle;
 mod ids;
 mod intent;
@@ -58,6 +59,7 @@ mod refuse;
 mod restore;
 mod targets;
 mod time;
+mod undo;
 mod view;
 
 pub use action::{Action, Answer, Lease, Refusal, RefusalCause};

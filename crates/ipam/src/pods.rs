@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::action::{Action, Answer, Refusal, RefusalCause};
 use crate::event::{Cards, RequestId};
+use crate::graces::GRACE;
 use crate::ids::{EniId, PodKey, PodMeta};
 use crate::interface::{LastOwner, State};
 use crate::journal::{Limbo, Released};
@@ -13,13 +14,8 @@ use crate::owner::{Asker, Held, MIGRATED_NETWORK, Owner, Standing, Superseded, U
 use crate::pool::Pool;
 use crate::time::{Mono, Now};
 
-/// How long an owner that the kernel does not confirm keeps its address: a plugin may be between the agent's reply and
-/// the veth. Also how long a plugin may take to replace the veth of a pod's earlier sandbox.
-pub(crate) const GRACE: Duration = Duration::from_secs(30);
 /// How long a release can be undone: far longer than the write of a checkpoint takes.
 const MEMORY: Duration = Duration::from_secs(5);
-/// After a checkpoint that could not be written, pods that already wait are served again after this time.
-const CHECKPOINT_PAUSE: Duration = Duration::from_millis(250);
 
 impl Pool {
     #[allow(clippy::too_many_arguments)] // one for each field of the event
@@ -298,132 +294,6 @@ impl Pool {
         Some(owner)
     }
 
-    /// The checkpoint could not be written: what it would have held is undone. The callers are refused by the executor,
-    /// which knows them.
-    pub(crate) fn checkpoint_failed(&mut self, now: Now, keys: &[PodKey], released: &[PodKey]) {
-        for key in keys {
-            let Some(owner) = self.owners.remove(key) else {
-                continue;
-            };
-            for held in owner.held {
-                self.by_address.remove(&held.address);
-                let IpAddr::V4(v4) = held.address else { continue };
-                let place = self.interfaces.get_mut(&held.eni);
-                if let Some(a) = place.and_then(|i| i.addresses.get_mut(&v4)) {
-                    a.state = State::Free { since: now.mono };
-                }
-            }
-            for owner in self.owners.values_mut() {
-                if let Standing::Rebuilt { superseded } = &mut owner.standing {
-                    *superseded = superseded.take().filter(|s| s.by != *key);
-                }
-            }
-        }
-        for key in released {
-            self.give_back(now, key);
-        }
-        self.refresh_grace();
-        self.changed_owners();
-        self.changed_state();
-        self.serve_at = Some(now.mono.plus(CHECKPOINT_PAUSE));
-    }
-
-    /// Undoes the release of an owner.
-    fn give_back(&mut self, now: Now, key: &PodKey) {
-        // The sandbox may have had another address before: the latest is meant.
-        let Some(at) = self.released.iter().rposition(|r| r.key == *key) else {
-            return;
-        };
-        let Released { mut owner, .. } = self.released.remove(at);
-        if self.owners.contains_key(key) {
-            return;
-        }
-        for held in &owner.held {
-            self.limbo.remove(&held.address);
-            self.by_address.insert(held.address, key.clone());
-            let IpAddr::V4(v4) = held.address else { continue };
-            let place = self.interfaces.get_mut(&held.eni);
-            if let Some(a) = place.and_then(|i| i.addresses.get_mut(&v4)) {
-                a.state = State::Owned;
-            }
-        }
-        // A grace that has just ended starts again, or it would end again in the same breath.
-        match &mut owner.standing {
-            Standing::Unconfirmed { until } => *until = now.mono.plus(GRACE),
-            Standing::Rebuilt { superseded: Some(s) } => s.at = now.mono.plus(GRACE),
-            Standing::Rebuilt { superseded: None } | Standing::Confirmed => {}
-        }
-        self.owners.insert(key.clone(), owner);
-    }
-
-    /// The host veths of all pods that exist.
-    pub(crate) fn veths_seen(&mut self, now: Now, names: &[String]) {
-        for (key, owner) in &mut self.owners {
-            match &owner.standing {
-                Standing::Unconfirmed { .. } if has_veth(&owner.meta, names) => {
-                    owner.standing = Standing::Confirmed
-                }
-                // Its veth is gone; should the list have been taken in mid-change, the next one or a restart confirms it.
-                Standing::Rebuilt { superseded: None } if !names.contains(&key.container_id) => {
-                    let by = Superseded {
-                        by: key.clone(),
-                        at: now.mono.plus(GRACE),
-                    };
-                    owner.standing = Standing::Rebuilt { superseded: Some(by) };
-                }
-                Standing::Rebuilt { superseded: Some(s) }
-                    if s.by == *key && names.contains(&key.container_id) =>
-                {
-                    owner.standing = Standing::Rebuilt { superseded: None };
-                }
-                _ => {}
-            }
-        }
-        self.refresh_grace();
-    }
-
-    /// Gives up owners whose grace has ended.
-    pub(crate) fn end_graces(&mut self, now: Now) {
-        if self.grace.is_none_or(|at| at > now.mono) {
-            return;
-        }
-        let mut gone = Vec::new();
-        let mut kept = Vec::new();
-        for (key, owner) in &self.owners {
-            match &owner.standing {
-                Standing::Unconfirmed { until } if *until <= now.mono => gone.push(key.clone()),
-                Standing::Rebuilt { superseded: Some(s) } if s.at <= now.mono => {
-                    // Only if its successor was really given an address, the veth is the successor's now.
-                    if self.owners.contains_key(&s.by) {
-                        gone.push(key.clone())
-                    } else {
-                        kept.push(key.clone())
-                    }
-                }
-                _ => {}
-            }
-        }
-        for key in gone {
-            self.release(&key, now);
-        }
-        for key in kept {
-            if let Some(owner) = self.owners.get_mut(&key) {
-                owner.standing = Standing::Rebuilt { superseded: None };
-            }
-        }
-        self.refresh_grace();
-    }
-
-    /// Finds the next end of a grace anew.
-    pub(crate) fn refresh_grace(&mut self) {
-        let ends = self.owners.values().filter_map(|o| match &o.standing {
-            Standing::Unconfirmed { until } => Some(*until),
-            Standing::Rebuilt { superseded: Some(s) } => Some(s.at),
-            _ => None,
-        });
-        self.grace = ends.min();
-    }
-
     /// The next end of a cool-down.
     pub(crate) fn next_cool(&self, now: Mono) -> Option<Mono> {
         let card = self.limits.card().card;
@@ -434,10 +304,4 @@ impl Pool {
             .filter_map(|a| a.cooling_until(now))
             .min()
     }
-}
-
-/// Does one of these links belong to the pod? Link names end with the suffix, whatever prefix was configured.
-pub(crate) fn has_veth(meta: &PodMeta, names: &[String]) -> bool {
-    let suffix = host_veth_suffix(&meta.namespace, &meta.name);
-    names.iter().any(|name| name.ends_with(&suffix))
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::action::Action;
 use crate::checkpoint::{Allocation, Checkpoint};
+use crate::graces::{GRACE, has_veth};
 use crate::ids::{CardIndex, DeviceIndex, EniId, PodKey, PodMeta};
 use crate::intent::{Intent, IntentId, Phase, What};
 use crate::interface::{Interface, State};
@@ -12,7 +13,6 @@ use crate::journal::{JOURNAL_VERSION, Journal};
 use crate::kernel::KernelEvidence;
 use crate::names::MAIN_TABLE;
 use crate::owner::{Held, MIGRATED_NETWORK, Owner, Standing, UNKNOWN_INTERFACE, rebuilt_key};
-use crate::pods::{GRACE, has_veth};
 use crate::pool::Pool;
 use crate::targets::{ConfigError, Identity, Limits, Targets};
 use crate::time::{Mono, Now};

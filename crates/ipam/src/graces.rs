@@ -1,0 +1,89 @@
+//! Owners in doubt: how long they keep their address, and what confirms them.
+
+use std::time::Duration;
+
+use crate::ids::PodMeta;
+use crate::names::host_veth_suffix;
+use crate::owner::{Standing, Superseded};
+use crate::pool::Pool;
+use crate::time::Now;
+
+/// How long an owner that the kernel does not confirm keeps its address: a plugin may be between the agent's reply and
+/// the veth. Also how long a plugin may take to replace the veth of a pod's earlier sandbox.
+pub(crate) const GRACE: Duration = Duration::from_secs(30);
+
+impl Pool {
+    /// The host veths of all pods that exist.
+    pub(crate) fn veths_seen(&mut self, now: Now, names: &[String]) {
+        for (key, owner) in &mut self.owners {
+            match &owner.standing {
+                Standing::Unconfirmed { .. } if has_veth(&owner.meta, names) => {
+                    owner.standing = Standing::Confirmed
+                }
+                // Its veth is gone; should the list have been taken in mid-change, the next one or a restart confirms it.
+                Standing::Rebuilt { superseded: None } if !names.contains(&key.container_id) => {
+                    let by = Superseded {
+                        by: key.clone(),
+                        at: now.mono.plus(GRACE),
+                    };
+                    owner.standing = Standing::Rebuilt { superseded: Some(by) };
+                }
+                Standing::Rebuilt { superseded: Some(s) }
+                    if s.by == *key && names.contains(&key.container_id) =>
+                {
+                    owner.standing = Standing::Rebuilt { superseded: None };
+                }
+                _ => {}
+            }
+        }
+        self.refresh_grace();
+    }
+
+    /// Gives up owners whose grace has ended.
+    pub(crate) fn end_graces(&mut self, now: Now) {
+        if self.grace.is_none_or(|at| at > now.mono) {
+            return;
+        }
+        let mut gone = Vec::new();
+        let mut kept = Vec::new();
+        for (key, owner) in &self.owners {
+            match &owner.standing {
+                Standing::Unconfirmed { until } if *until <= now.mono => gone.push(key.clone()),
+                Standing::Rebuilt { superseded: Some(s) } if s.at <= now.mono => {
+                    // Only if its successor was really given an address, the veth is the successor's now.
+                    if self.owners.contains_key(&s.by) {
+                        gone.push(key.clone())
+                    } else {
+                        kept.push(key.clone())
+                    }
+                }
+                _ => {}
+            }
+        }
+        for key in gone {
+            self.release(&key, now);
+        }
+        for key in kept {
+            if let Some(owner) = self.owners.get_mut(&key) {
+                owner.standing = Standing::Rebuilt { superseded: None };
+            }
+        }
+        self.refresh_grace();
+    }
+
+    /// Finds the next end of a grace anew.
+    pub(crate) fn refresh_grace(&mut self) {
+        let ends = self.owners.values().filter_map(|o| match &o.standing {
+            Standing::Unconfirmed { until } => Some(*until),
+            Standing::Rebuilt { superseded: Some(s) } => Some(s.at),
+            _ => None,
+        });
+        self.grace = ends.min();
+    }
+}
+
+/// Does one of these links belong to the pod? Link names end with the suffix, whatever prefix was configured.
+pub(crate) fn has_veth(meta: &PodMeta, names: &[String]) -> bool {
+    let suffix = host_veth_suffix(&meta.namespace, &meta.name);
+    names.iter().any(|name| name.ends_with(&suffix))
+}

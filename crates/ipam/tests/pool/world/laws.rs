@@ -1,0 +1,152 @@
+//! What is checked as the world goes: at each order, after each batch, and when all has come to rest.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use vpcnet_ipam::{Action, AddressState, Event, FailureClass};
+
+use super::super::cloud::primary_eni;
+use super::World;
+
+impl World {
+    /// What must never be asked of EC2.
+    pub(super) fn check_order(&self, action: &Action) {
+        let held = |a: &Ipv4Addr| self.kernel.values().any(|l| l.address == *a && !l.dead);
+        match action {
+            Action::ReleaseAddresses { eni, addresses, .. } => {
+                let view = self.pool.view(self.now());
+                let place = view.interfaces.iter().find(|i| i.id == *eni).unwrap();
+                for at in addresses {
+                    let it = place.addresses.iter().find(|a| a.address == *at).unwrap();
+                    if it.state != AddressState::Releasing || held(at) {
+                        self.wrong(&format!("{at} is released: {it:?}"));
+                    }
+                }
+            }
+            Action::DeleteInterface { eni, .. } => {
+                let pods = self
+                    .cloud
+                    .enis
+                    .get(eni)
+                    .is_some_and(|e| e.addresses.iter().any(held));
+                if pods || *eni == primary_eni() {
+                    self.wrong(&format!("{eni} is deleted under a pod"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The laws that hold at every moment.
+    pub(super) fn check_step(&mut self) {
+        let view = self.pool.view(self.now());
+        let owners: Vec<_> = self.pool.owners().collect();
+        let mut seen = BTreeMap::new();
+        for lease in &owners {
+            if let Some(other) = seen.insert(lease.address, &lease.key) {
+                self.wrong(&format!(
+                    "{} has two owners: {other} and {}",
+                    lease.address, lease.key
+                ));
+            }
+        }
+        for live in self.kernel.values().filter(|l| !l.dead) {
+            if !seen.contains_key(&IpAddr::V4(live.address)) {
+                self.wrong(&format!(
+                    "{} lives with {} and the pool does not know",
+                    live.key, live.address
+                ));
+            }
+        }
+        let t = view.totals;
+        let attached_or_coming = t.interfaces + t.creating;
+        if attached_or_coming > self.size.0.max(t.interfaces) {
+            self.wrong(&format!("{attached_or_coming} interfaces"));
+        }
+        if self.pool.next_wake().is_some_and(|w| w.0 <= self.at) {
+            self.wrong("a wake in the past");
+        }
+    }
+
+    /// Heals everything, lets the pool come to rest, and checks that it has, and that nothing is lost.
+    pub(crate) fn settle(&mut self) {
+        self.faults.clear();
+        self.failing_writes = 0;
+        for round in 0..3 {
+            for _ in 0..600 {
+                match self.next() {
+                    Some(next) if !self.waits_for_the_subnet() => {
+                        self.at = next.max(self.at);
+                        self.advance();
+                    }
+                    _ => break,
+                }
+            }
+            if round < 2 {
+                self.at += 120_000; // Nothing lags any more.
+                self.imds(0);
+            }
+        }
+        if !self.waits_for_the_subnet() {
+            if !self.jobs.is_empty() || self.pool.next_wake().is_some() {
+                self.wrong(&format!("no rest: {:#?}", self.pool.explain(self.now())));
+            }
+            let more = self.pool.handle(self.now(), Event::Tick);
+            if !more.is_empty() || self.pool.next_wake().is_some() {
+                self.wrong(&format!("a pool at rest does {more:?}"));
+            }
+        }
+        self.check_nothing_lost();
+    }
+
+    /// All that is left to do is to ask a full subnet now and then.
+    fn waits_for_the_subnet(&self) -> bool {
+        let plan = vpcnet_ipam::plan(&self.pool, self.now());
+        let full = !plan.blocked.is_empty()
+            && plan
+                .blocked
+                .iter()
+                .all(|b| b.class == FailureClass::SubnetExhausted);
+        full && self.cloud.free.len() < 2
+            && self.jobs.is_empty()
+            && self.plugins.is_empty()
+            && self.pool.view(self.now()).waiting.is_empty()
+            && self.pool.view(self.now()).intents.is_empty()
+    }
+
+    fn check_nothing_lost(&self) {
+        let view = self.pool.view(self.now());
+        let known: BTreeMap<Ipv4Addr, &vpcnet_ipam::EniId> = view
+            .interfaces
+            .iter()
+            .flat_map(|i| i.addresses.iter().map(move |a| (a.address, &i.id)))
+            .collect();
+        for (id, eni) in &self.cloud.enis {
+            if eni.device.is_none() && self.journal_was_lost {
+                continue; // An interface in the making whose record is lost: for the search of leaked ones.
+            }
+            for address in &eni.addresses {
+                if known.get(address) != Some(&id) {
+                    self.wrong(&format!("{address} of {id} is lost: {:?}", known.get(address)));
+                }
+            }
+        }
+        for (address, eni) in known {
+            if self.cloud.owner_of(address) != Some(eni) {
+                self.wrong(&format!("the pool has {address} on {eni}, the cloud has not"));
+            }
+        }
+        for lease in self.pool.owners() {
+            let IpAddr::V4(at) = lease.address else { continue };
+            if self.kernel.values().any(|l| l.address == at && l.dead) {
+                continue; // Only the veth of a sandbox that no DEL came for is left of it.
+            }
+            if self.cloud.owner_of(at) != Some(&lease.eni) {
+                self.wrong(&format!("{at} of {} is not on {}", lease.key, lease.eni));
+            }
+        }
+        if self.cloud.beyond_limits > 0 && !self.journal_was_lost {
+            self.wrong("the pool asked for more than the instance can have");
+        }
+    }
+}
