@@ -131,7 +131,8 @@ fn del_takes_every_rule_of_the_address() {
 fn a_late_del_leaves_the_addresss_new_owner_alone() {
     on_new_host(|host| {
         let mine = interface(5, 2);
-        pod::add(host, &new_netns(), std::slice::from_ref(&mine)).unwrap();
+        let old = new_netns(); // Kept, so that its link does not go between the two looks below.
+        pod::add(host, &old, std::slice::from_ref(&mine)).unwrap();
         // The address went to another pod since.
         let theirs = PodInterface {
             address: mine.address,
