@@ -329,8 +329,13 @@ fn somebody_else_is_refused_by_the_mode_and_where_that_lets_him_in_by_his_creden
 fn ask_as_nobody(agent: &Agent, expect: &str) {
     // A copy that anybody may run, wherever the build lies.
     let copy = agent.dir.path().join("test");
-    fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    // By another process: what this one writes is "busy" while a child that another test starts has its descriptor.
+    let installed = Command::new("install")
+        .args(["-m", "755"])
+        .arg(std::env::current_exe().unwrap())
+        .arg(&copy)
+        .status();
+    assert!(installed.unwrap().success());
     let name = "somebody_else_is_refused_by_the_mode_and_where_that_lets_him_in_by_his_credentials";
     let output = Command::new(&copy)
         .args(["--exact", name, "--nocapture"])
