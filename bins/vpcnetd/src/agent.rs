@@ -65,7 +65,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let metrics = Metrics::new()?;
     let imds = imds(&config, &metrics)?;
-    let agent_socket = socket::bind(&config.socket)?;
+    let sockets = socket::bind(&config.socket)?;
 
     let files = files::stores(&config);
     let found = files::read(&files, &metrics);
@@ -129,8 +129,8 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         metrics,
         published: publisher.subscribe(),
     };
-    let socket::AgentSocket { listener, lock } = agent_socket;
-    let server = tokio::spawn(grpc::serve(listener, services, http::stopped(stopped)));
+    let socket::AgentSockets { grpc, direct, lock } = sockets;
+    let server = tokio::spawn(grpc::serve(grpc, direct, services, stopped));
 
     let mut server = std::pin::pin!(server);
     tokio::select! {
