@@ -18,6 +18,7 @@ mod add;
 mod check;
 mod del;
 mod error;
+mod keep;
 mod validate;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -31,6 +32,7 @@ pub use add::add;
 pub use check::{Finding, check};
 pub use del::del;
 pub use error::{PodError, Step};
+pub use keep::{Kept, keep};
 
 /// Priority of the rule that leads to a pod.
 pub const TO_POD_RULE: u32 = 512;
