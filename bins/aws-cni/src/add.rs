@@ -26,11 +26,11 @@ use crate::npa::Npa;
 /// Any [`Failure`]; kernel and pool are then as before the call, but for what the failure names.
 pub(crate) fn add(call: &Call, log: &Log) -> Result<Value, Failure> {
     let start = Instant::now();
-    let pod = pod_namespace(call)?;
+    let (pod, mut inside) = pod_namespace(call)?;
     let agent = Agent::at(&call.settings.agent_socket);
     let reply = agent.add(call)?;
     let answered = start.elapsed();
-    let outcome = match set_up(call, &pod, &reply) {
+    let outcome = match set_up(call, &pod, &mut inside, &reply) {
         Ok(wired) => enforce(call, &reply, wired),
         Err(failure) => Err(failure),
     };
@@ -52,10 +52,11 @@ pub(crate) fn add(call: &Call, log: &Log) -> Result<Value, Failure> {
 }
 
 /// The pod's namespace, which must be one, not the host's, and without an interface of the wanted name: all known before
-/// the agent is asked, since an ADD repeated for a running container must not touch the address it has.
-fn pod_namespace(call: &Call) -> Result<Netns, Failure> {
+/// the agent is asked, since an ADD repeated for a running container must not touch the address it has. With it comes a
+/// socket of it.
+fn pod_namespace(call: &Call) -> Result<(Netns, Socket), Failure> {
     let pod = Netns::open(&call.env.netns).map_err(Failure::Netns)?;
-    if Netns::current().map_err(Failure::Netns)?.same(&pod) {
+    if pod.is_current().map_err(Failure::Netns)? {
         return Err(Failure::OwnNetns(pod.path().to_path_buf()));
     }
     let inside = Socket::open_in(&pod)?;
@@ -71,11 +72,16 @@ fn pod_namespace(call: &Call) -> Result<Netns, Failure> {
             });
         }
     }
-    Ok(pod)
+    Ok((pod, inside))
 }
 
 /// Reads the whole answer, then makes the interfaces.
-fn set_up(call: &Call, pod: &Netns, reply: &AddNetworkReply) -> Result<Vec<PodInterface>, Failure> {
+fn set_up(
+    call: &Call,
+    pod: &Netns,
+    inside: &mut Socket,
+    reply: &AddNetworkReply,
+) -> Result<Vec<PodInterface>, Failure> {
     if reply.pod_vlan_id != 0 {
         return Err(Failure::Branch {
             vlan: reply.pod_vlan_id.into(),
@@ -89,7 +95,7 @@ fn set_up(call: &Call, pod: &Netns, reply: &AddNetworkReply) -> Result<Vec<PodIn
         .map(|(i, a)| interface(call, i, a))
         .collect::<Result<Vec<_>, _>>()?;
     let mut host = Socket::open()?;
-    pod::add(&mut host, pod, &wanted).map_err(Failure::Setup)?;
+    pod::add_by(&mut host, pod, inside, &wanted).map_err(Failure::Setup)?;
     Ok(wanted)
 }
 

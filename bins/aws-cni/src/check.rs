@@ -23,7 +23,7 @@ pub(crate) fn check(call: &Call) -> Result<(), Failure> {
         Recorded::Normal(interfaces) => interfaces,
     };
     let pod = Netns::open(&call.env.netns).map_err(Failure::Netns)?;
-    if Netns::current().map_err(Failure::Netns)?.same(&pod) {
+    if pod.is_current().map_err(Failure::Netns)? {
         return Err(Failure::OwnNetns(pod.path().to_path_buf()));
     }
     let wanted = interfaces

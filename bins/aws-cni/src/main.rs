@@ -82,7 +82,7 @@ fn main() -> ExitCode {
 /// One call, from the checked input to the answer; none for verbs that answer nothing.
 fn serve(stdin: &[u8]) -> Result<Option<Value>, Failure> {
     let call = Call::read(stdin, |name| std::env::var(name).ok())?;
-    let log = Log::open(&call);
+    let log = Log::of(&call);
     let outcome = match call.env.verb {
         Verb::Add => add::add(&call, &log).map(Some),
         Verb::Del => del::del(&call, &log).map(|()| None),

@@ -28,7 +28,7 @@ use ipnet::IpNet;
 use crate::Mac;
 use crate::netlink::{Device, MAIN, Rule};
 
-pub use add::add;
+pub use add::{add, add_by};
 pub use check::{Finding, check};
 pub use del::del;
 pub use error::{PodError, Step};
