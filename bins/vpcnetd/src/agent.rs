@@ -14,6 +14,7 @@ use crate::files::{self, Found};
 use crate::host::Host;
 use crate::http;
 use crate::introspect::{self, Pages};
+use crate::keeper::Keeper;
 use crate::metrics::Metrics;
 use crate::observer::Calls;
 use crate::published::{Published, Publisher};
@@ -239,6 +240,15 @@ impl Life {
                 state,
             ));
         }
+        let keeper = Keeper {
+            host: around.host.clone(),
+            snat: Arc::clone(&around.snat),
+            core: around.core.clone(),
+            metrics: Arc::clone(&around.metrics),
+            publisher: around.publisher.clone(),
+            veth_prefix: around.config.host.veth_prefix.clone(),
+        };
+        tokio::spawn(keeper.run());
         let refresh = Refresh {
             imds: around.imds.clone(),
             ec2,
