@@ -144,6 +144,7 @@ impl Keeper {
             Place::Host => self.host.repair().await.map_err(RepairError::from),
             Place::Table => self.snat.repair().await.map_err(RepairError::from),
             Place::Pod(address) => self.pods(put_back, Some(address)).await,
+            Place::Way(address) => self.way(put_back, address).await,
             Place::AllPods => self.pods(put_back, None).await,
         };
         let by = by.unwrap_or_else(|| "somebody".to_owned());
@@ -156,8 +157,8 @@ impl Keeper {
                 if let Some(pause) = due.repaired(place, now) {
                     tracing::error!(%place, %by, next_repair_in_s = pause.as_secs(), "somebody keeps undoing it");
                 }
-                if let Place::Pod(_) = place {
-                    due.again(place, now + LOOK_BACK);
+                if let Place::Pod(address) | Place::Way(address) = place {
+                    due.again(Place::Pod(address), now + LOOK_BACK);
                 }
             }
             Err(error) => {
@@ -175,17 +176,13 @@ impl Keeper {
         put_back: &mut PutBack,
         address: Option<IpAddr>,
     ) -> Result<Vec<String>, RepairError> {
-        let owned = self.core.look(move |view| {
-            let owners = view.pool.into_iter().flat_map(vpcnet_ipam::Pool::owners);
-            let wanted = owners.filter(|lease| address.is_none_or(|wanted| lease.address == wanted));
-            wanted.collect::<Vec<Lease>>()
-        });
-        // The agent is ending: nothing is to be put right any more.
-        let Ok(owned) = owned.await else {
-            return Ok(Vec::new());
-        };
+        let owned = self.owned(address).await;
         let before = address.and_then(|address| put_back.remove(&address));
         let without_owner = before.filter(|_| owned.is_empty());
+        if owned.is_empty() && without_owner.is_none() {
+            // A pod that went, as most whose rules go.
+            return Ok(Vec::new());
+        }
         let prefix = self.veth_prefix.clone();
         let work = move || {
             let mut host = Socket::open()?;
@@ -210,6 +207,29 @@ impl Keeper {
             put_back.insert(lease.address, lease);
         }
         Ok(changes)
+    }
+
+    /// Puts a pod's route right if it leads elsewhere.
+    async fn way(&self, put_back: &mut PutBack, address: IpAddr) -> Result<Vec<String>, RepairError> {
+        let mut host = Socket::open()?;
+        for lease in self.owned(Some(address)).await {
+            for kept in kept(&self.veth_prefix, &lease) {
+                if pod::is_led_astray(&mut host, &kept)? {
+                    return self.pods(put_back, Some(address)).await;
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Who has an address, or all that have one. Nobody, when the agent is ending: nothing is to be put right any more.
+    async fn owned(&self, address: Option<IpAddr>) -> Vec<Lease> {
+        let owned = self.core.look(move |view| {
+            let owners = view.pool.into_iter().flat_map(vpcnet_ipam::Pool::owners);
+            let wanted = owners.filter(|lease| address.is_none_or(|wanted| lease.address == wanted));
+            wanted.collect()
+        });
+        owned.await.unwrap_or_default()
     }
 
     fn tell_fights(&self, due: &Due) {
@@ -243,15 +263,19 @@ fn take_back(host: &mut Socket, prefix: &str, lease: &Lease) {
 /// Puts back what is missing of one address, under whichever name its pod's host end has.
 fn keep(host: &mut Socket, prefix: &str, lease: &Lease) -> Result<Vec<String>, NetlinkError> {
     let mut added = Vec::new();
-    for host_name in host_names(prefix, lease) {
-        let kept = Kept {
-            address: lease.address,
-            table: lease.route_table,
-            host_name,
-        };
+    for kept in kept(prefix, lease) {
         added.extend(pod::keep(host, &kept)?.iter().map(ToString::to_string));
     }
     Ok(added)
+}
+
+fn kept(prefix: &str, lease: &Lease) -> impl Iterator<Item = Kept> {
+    let (address, table) = (lease.address, lease.route_table);
+    host_names(prefix, lease).into_iter().map(move |host_name| Kept {
+        address,
+        table,
+        host_name,
+    })
 }
 
 /// One, but for pods with several addresses: which of the links is this address's is known by the route only.

@@ -56,7 +56,9 @@ fn what_is_missing_of_a_pod_is_put_back_and_nothing_else_is_touched() {
             assert_eq!(pod::keep(host, &kept(&pod)).unwrap().len(), 1, "{harm}");
             assert_eq!(snapshot(host), whole, "{harm}");
         }
+        assert!(!pod::is_led_astray(host, &kept(&pod)).unwrap());
         sh(&format!("ip route replace {address}/32 dev lo"));
+        assert!(pod::is_led_astray(host, &kept(&pod)).unwrap());
         assert_eq!(pod::keep(host, &kept(&pod)).unwrap().len(), 1);
         assert_eq!(snapshot(host), whole, "it leads to the pod again");
         sh(&format!("ip route delete {address}/32"));
@@ -85,6 +87,7 @@ fn for_a_pod_without_its_link_nothing_is_made() {
     on_new_host(|host| {
         let before = snapshot(host);
         assert_eq!(pod::keep(host, &kept(&interface(5, 3))).unwrap(), []);
+        assert!(!pod::is_led_astray(host, &kept(&interface(5, 3))).unwrap());
         assert_eq!(snapshot(host), before);
         // Not up yet: the kernel would refuse its route.
         let name = interface(5, 3).host_name;

@@ -33,6 +33,8 @@ pub(super) enum Place {
     Table,
     /// The route and rules of a pod's address.
     Pod(IpAddr),
+    /// Whether its route, which somebody wrote, leads to the pod: every ADD writes one, so this look has to be a quick one.
+    Way(IpAddr),
     /// Those of all pods.
     AllPods,
 }
@@ -43,7 +45,7 @@ impl Place {
         match self {
             Self::Host => "host",
             Self::Table => "nftables",
-            Self::Pod(_) | Self::AllPods => "pod",
+            Self::Pod(_) | Self::Way(_) | Self::AllPods => "pod",
         }
     }
 }
@@ -53,7 +55,9 @@ impl fmt::Display for Place {
         match self {
             Self::Host => f.write_str("the network of the node's interfaces"),
             Self::Table => f.write_str("nftables table ip vpcnet"),
-            Self::Pod(address) => write!(f, "the route and rules of pod address {address}"),
+            Self::Pod(address) | Self::Way(address) => {
+                write!(f, "the route and rules of pod address {address}")
+            }
             Self::AllPods => f.write_str("the routes and rules of pods"),
         }
     }
@@ -75,8 +79,9 @@ pub(super) fn place_of(event: &Event, ours: &impl Ours) -> Vec<Place> {
         Event::Link(link) => one(Place::Host, link.mac.is_some_and(|mac| ours.has_mac(mac))),
         // Pods' links have no addresses in the node, so these are few.
         Event::Address { .. } => vec![Place::Host],
-        Event::Route { route, .. } if route.table == MAIN => {
-            host_route(route).map(Place::Pod).into_iter().collect()
+        Event::Route { route, gone } if route.table == MAIN => {
+            let place = if *gone { Place::Pod } else { Place::Way };
+            host_route(route).map(place).into_iter().collect()
         }
         Event::Route { route, .. } => one(Place::Host, ours.has_table(route.table)),
         Event::Rule { gone: false, .. } => Vec::new(),

@@ -45,6 +45,13 @@ fn route(to: &str, table: u32) -> Event {
     }
 }
 
+fn new_route(to: &str) -> Event {
+    Event::Route {
+        route: Route::on_link(to.parse().unwrap(), Device::new(3, "x"), MAIN),
+        gone: false,
+    }
+}
+
 fn rule(rule: Rule, gone: bool) -> Event {
     Event::Rule { rule, gone }
 }
@@ -54,6 +61,7 @@ fn only_what_may_be_ours_is_looked_at() {
     assert_eq!(places(&link(MAC)), [Place::Host]);
     assert_eq!(places(&link(Mac([2, 0, 0, 0, 0, 2]))), [], "a pod's veth");
     assert_eq!(places(&route("10.0.0.5/32", MAIN)), [Place::Pod(POD)]);
+    assert_eq!(places(&new_route("10.0.0.5/32")), [Place::Way(POD)]);
     assert_eq!(places(&route("10.0.0.0/24", MAIN)), [], "the operating system's");
     assert_eq!(places(&route("0.0.0.0/0", 2)), [Place::Host]);
     assert_eq!(places(&route("0.0.0.0/0", 3)), [], "somebody else's table");

@@ -56,3 +56,21 @@ pub fn keep(host: &mut Socket, kept: &Kept) -> Result<Vec<Request>, NetlinkError
     }
     failed.map_or(Ok(added), Err)
 }
+
+/// Whether the host's end is there and the address's route leads elsewhere. Takes no lock that an ADD needs, unlike [`keep`].
+///
+/// # Errors
+/// Netlink's.
+pub fn is_led_astray(host: &mut Socket, kept: &Kept) -> Result<bool, NetlinkError> {
+    let Some(index) = host.index_of(&kept.host_name)? else {
+        return Ok(false);
+    };
+    Ok(!leads_to(host, kept.address, index)?)
+}
+
+fn leads_to(host: &mut Socket, address: IpAddr, index: u32) -> Result<bool, NetlinkError> {
+    Ok(host.route_to(address)?.is_some_and(|found| {
+        let there = found.device.as_ref().is_some_and(|device| device.index == index);
+        found.to == IpNet::from(address) && found.table == MAIN && there
+    }))
+}

@@ -32,7 +32,7 @@ pub use add::{add, add_by};
 pub use check::{Finding, check};
 pub use del::del;
 pub use error::{PodError, Step};
-pub use keep::{Kept, keep};
+pub use keep::{Kept, is_led_astray, keep};
 
 /// Priority of the rule that leads to a pod.
 pub const TO_POD_RULE: u32 = 512;
