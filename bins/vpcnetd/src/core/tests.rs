@@ -8,6 +8,7 @@ use vpcnet_ipam::{
 };
 
 use super::*;
+use crate::state::StateFile;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -164,7 +165,7 @@ fn refused(answer: &Answer) -> Option<RefusalCause> {
     }
 }
 
-async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let wait = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -341,6 +342,35 @@ async fn an_intent_is_on_disk_when_its_order_is_given() {
         "action {} in {state}",
         id.0
     );
+}
+
+#[tokio::test]
+async fn a_caller_has_its_answer_before_a_journal_that_nothing_depends_on_is_written() {
+    let bench = Bench::new();
+    let cooling = Targets {
+        cooldown: Duration::from_secs(30),
+        ..still()
+    };
+    bench.handle.start(pool(1, cooling));
+    bench.add(1).await;
+    let journal = || std::fs::read(bench.file("vpcnet-state.json")).unwrap_or_default();
+    let due = || {
+        bench
+            .handle
+            .look(|v| StateFile::write(v.facts, &v.pool.unwrap().journal()).unwrap())
+    };
+    until("all so far is in the journal", async || {
+        due().await.unwrap() == journal()
+    })
+    .await;
+    let before = journal();
+    let answer = bench.del(1).await;
+    assert!(matches!(answer, Answer::Released(_)), "{answer:?}");
+    assert!(journal() == before, "the caller waited for the journal");
+    until("the journal has the cool-down", || {
+        std::future::ready(journal() != before)
+    })
+    .await;
 }
 
 #[tokio::test]
