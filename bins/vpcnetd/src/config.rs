@@ -17,6 +17,8 @@ pub fn from_env() -> Result<Config, ConfigErrors> {
 
 #[cfg(test)]
 mod tests {
+    use vpcnet_config::{MISSING, Verdict};
+
     use super::*;
 
     fn read(vars: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
@@ -33,25 +35,25 @@ mod tests {
     }
 
     #[test]
-    fn what_would_give_pods_other_addresses_than_asked_for_stops_the_start() {
-        for name in [
-            "ENABLE_IPv6",
-            "ENABLE_PREFIX_DELEGATION",
-            "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG",
-            "ENABLE_POD_ENI",
-        ] {
-            let errors = read(&[(name, "true")]).unwrap_err().to_string();
-            assert!(
-                errors.contains(&format!("{name}=true: this version of vpcnetd does not do this")),
-                "{errors}"
-            );
-            assert!(read(&[(name, "false")]).is_ok());
+    fn what_this_version_cannot_do_stops_the_start_where_pods_would_get_other_addresses() {
+        for missing in MISSING.iter().filter(|m| m.verdict == Verdict::Refused) {
+            for name in missing.variables.iter().map(|v| v.name) {
+                let errors = read(&[(name, "true"), ("ENABLE_PREFIX_DELEGATION", "true")])
+                    .unwrap_err()
+                    .to_string();
+                assert!(
+                    errors.contains(&format!("{name}=true: this version of vpcnetd does not do this")),
+                    "{errors}"
+                );
+                assert!(read(&[(name, "false")]).is_ok());
+            }
         }
     }
 
     #[test]
-    fn what_can_be_done_another_way_is_only_noted() {
-        let config = read(&[("ANNOTATE_POD_IP", "true"), ("ENABLE_MULTI_NIC", "true")]).unwrap();
-        assert_eq!(config.notes.len(), 2, "{:?}", config.notes);
+    fn a_value_that_is_none_starts_the_agent_with_a_note() {
+        let config = read(&[("WARM_IP_TARGET", "many")]).unwrap();
+        assert_eq!(config.notes.len(), 1, "{:?}", config.notes);
+        assert_eq!(config.pool, Config::default().pool);
     }
 }

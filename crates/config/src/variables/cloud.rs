@@ -12,7 +12,7 @@ pub(super) mod access {
             "The older name of `AWS_ENDPOINT_URL_EC2`, which goes before it.",
             original "is applied to IMDS instead of EC2.";
         AWS_EC2_METADATA_SERVICE_ENDPOINT: Url, default "", invalid Refused,
-            "IMDS's endpoint. Not set: http://169.254.169.254, or http://[fd00:ec2::254] with `AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE`.";
+            "IMDS's endpoint. Not set: `http://169.254.169.254`, or `http://[fd00:ec2::254]` with `AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE`.";
         AWS_REGION: Region, default "", invalid Refused,
             "The region. Not set: `AWS_DEFAULT_REGION`, else what IMDS says.";
         AWS_DEFAULT_REGION: Region, default "", invalid Refused,
@@ -46,7 +46,7 @@ pub(super) mod credentials {
         AWS_ENDPOINT_URL_STS: HandedOn, default "", invalid Refused,
             "STS's endpoint, instead of AWS's for the region.";
         AWS_CONTAINER_CREDENTIALS_RELATIVE_URI: HandedOn, default "", invalid Refused,
-            "ECS: the path of the credentials on http://169.254.170.2. After the two above.";
+            "ECS: the path of the credentials on `http://169.254.170.2`. After the two above.";
         AWS_CONTAINER_CREDENTIALS_FULL_URI: HandedOn, default "", invalid Refused,
             "EKS Pod Identity: where the credentials are. https, or http on loopback and the two link-local addresses of ECS and EKS.";
         AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: HandedOn, default "", invalid Never,
