@@ -50,6 +50,38 @@ fn owners_are_rebuilt_when_the_journal_is_missing_too() {
     );
 }
 
+/// IMDS is as far behind as it can be: it shows the node as it was when it had no pods. With the journal gone too, only EC2
+/// can tell what is attached; whoever trusts IMDS makes interfaces that are there already.
+#[test]
+fn owners_are_rebuilt_while_imds_shows_the_node_as_it_was_before_them() {
+    let lab = Lab::up(&Options {
+        arguments: &["--nodes", "1", "--type", "m5.large", "--imds-lag", "600000"],
+        env: ENV,
+    });
+    let node = Node::new(&lab, "node-1");
+    node.wait_for_pool(27, READY);
+    let before: BTreeSet<String> = (0..20).map(|n| node.must_add(&format!("old-{n}"))).collect();
+    let created = |node: &Node<'_>| {
+        let calls = node.ec2_calls();
+        calls.iter().filter(|c| *c == "CreateNetworkInterface").count()
+    };
+    let calls = created(&node);
+    assert_eq!(calls, 2);
+
+    let file = node.checkpoint_file();
+    node.kill_agent();
+    std::fs::remove_file(&file).unwrap();
+    std::fs::remove_file(file.with_file_name("vpcnet-state.json")).unwrap();
+    node.start_agent(ENV);
+    node.wait_until_ready(READY);
+    node.wait_for_pool(27, READY);
+
+    assert_eq!(node.owners().into_keys().collect::<BTreeSet<_>>(), before);
+    let new: BTreeSet<String> = (0..7).map(|n| node.must_add(&format!("new-{n}"))).collect();
+    assert!(new.is_disjoint(&before), "{new:?} given away under live pods");
+    assert_eq!(created(&node), calls, "interfaces made a second time");
+}
+
 /// Pods run, the agent dies, `harm` comes to its checkpoint, and the agent starts again.
 fn owners_survive(harm: impl FnOnce(&Path), after: impl FnOnce(&Path)) {
     let lab = Lab::up(&Options {

@@ -24,14 +24,14 @@ use crate::npa::Npa;
 ///
 /// # Errors
 /// Any [`Failure`]; kernel and pool are then as before the call, but for what the failure names.
-pub(crate) async fn add(call: &Call, log: &Log) -> Result<Value, Failure> {
+pub(crate) fn add(call: &Call, log: &Log) -> Result<Value, Failure> {
     let start = Instant::now();
-    let pod = pod_namespace(call)?;
-    let agent = Agent::connect("AddNetwork", &call.settings.agent_socket).await?;
-    let reply = agent.add(call).await?;
+    let (pod, mut inside) = pod_namespace(call)?;
+    let agent = Agent::at(&call.settings.agent_socket);
+    let reply = agent.add(call)?;
     let answered = start.elapsed();
-    let outcome = match set_up(call, &pod, &reply) {
-        Ok(wired) => enforce(call, &reply, wired).await,
+    let outcome = match set_up(call, &pod, &mut inside, &reply) {
+        Ok(wired) => enforce(call, &reply, wired),
         Err(failure) => Err(failure),
     };
     match outcome {
@@ -47,15 +47,16 @@ pub(crate) async fn add(call: &Call, log: &Log) -> Result<Value, Failure> {
             });
             Ok(result(call, &reply, &wired).to_json(call.conf.version))
         }
-        Err(failure) => Err(give_back(call, &agent, failure).await),
+        Err(failure) => Err(give_back(call, &agent, failure)),
     }
 }
 
 /// The pod's namespace, which must be one, not the host's, and without an interface of the wanted name: all known before
-/// the agent is asked, since an ADD repeated for a running container must not touch the address it has.
-fn pod_namespace(call: &Call) -> Result<Netns, Failure> {
+/// the agent is asked, since an ADD repeated for a running container must not touch the address it has. With it comes a
+/// socket of it.
+fn pod_namespace(call: &Call) -> Result<(Netns, Socket), Failure> {
     let pod = Netns::open(&call.env.netns).map_err(Failure::Netns)?;
-    if Netns::current().map_err(Failure::Netns)?.same(&pod) {
+    if pod.is_current().map_err(Failure::Netns)? {
         return Err(Failure::OwnNetns(pod.path().to_path_buf()));
     }
     let inside = Socket::open_in(&pod)?;
@@ -71,11 +72,16 @@ fn pod_namespace(call: &Call) -> Result<Netns, Failure> {
             });
         }
     }
-    Ok(pod)
+    Ok((pod, inside))
 }
 
 /// Reads the whole answer, then makes the interfaces.
-fn set_up(call: &Call, pod: &Netns, reply: &AddNetworkReply) -> Result<Vec<PodInterface>, Failure> {
+fn set_up(
+    call: &Call,
+    pod: &Netns,
+    inside: &mut Socket,
+    reply: &AddNetworkReply,
+) -> Result<Vec<PodInterface>, Failure> {
     if reply.pod_vlan_id != 0 {
         return Err(Failure::Branch {
             vlan: reply.pod_vlan_id.into(),
@@ -89,7 +95,7 @@ fn set_up(call: &Call, pod: &Netns, reply: &AddNetworkReply) -> Result<Vec<PodIn
         .map(|(i, a)| interface(call, i, a))
         .collect::<Result<Vec<_>, _>>()?;
     let mut host = Socket::open()?;
-    pod::add(&mut host, pod, &wanted).map_err(Failure::Setup)?;
+    pod::add_by(&mut host, pod, inside, &wanted).map_err(Failure::Setup)?;
     Ok(wanted)
 }
 
@@ -135,7 +141,7 @@ fn table(allocation: &IpAllocationMetadata) -> Result<u32, Failure> {
 }
 
 /// Where the agent names a policy mode, the pod's policies must be in force before the pod starts.
-async fn enforce(
+fn enforce(
     call: &Call,
     reply: &AddNetworkReply,
     wired: Vec<PodInterface>,
@@ -144,16 +150,16 @@ async fn enforce(
     if mode.is_empty() {
         return Ok(wired);
     }
-    let npa = match Npa::connect(call, "EnforceNpToPod").await {
+    let npa = match Npa::connect(call, "EnforceNpToPod") {
         Ok(npa) => npa,
         Err(failure) => return Err(failure.and_left(unwire(&wired))),
     };
-    let Err(failure) = npa.enforce(call, mode, wired.len()).await else {
+    let Err(failure) = npa.enforce(call, mode, wired.len()) else {
         return Ok(wired);
     };
     let mut left = unwire(&wired);
     // The address is given back next, so the runtime's DEL will meet an unknown pod and not come here again.
-    left.extend(npa.delete(call).await.err().map(|e| e.to_string()));
+    left.extend(npa.delete(call).err().map(|e| e.to_string()));
     Err(failure.and_left(left))
 }
 
@@ -188,12 +194,12 @@ fn host_names(wired: &[PodInterface]) -> Vec<&str> {
 }
 
 /// Gives the address back after a failure.
-async fn give_back(call: &Call, agent: &Agent, failure: Failure) -> Failure {
+fn give_back(call: &Call, agent: &Agent, failure: Failure) -> Failure {
     if let Failure::Setup(PodError::NameTaken { .. }) = failure {
         // Another ADD of this very container was quicker, and what it made uses the address. The runtime's DEL ends both.
         return failure;
     }
-    match agent.del(call, REASON_SETUP_FAILED, "").await {
+    match agent.del(call, REASON_SETUP_FAILED, "") {
         Ok(_) => failure,
         Err(CallError::Status { message, .. }) if message.contains(UNKNOWN_POD) => failure,
         Err(error) => failure.and_left(vec![format!("DelNetwork: {error}")]),

@@ -15,7 +15,7 @@ use crate::recorded::{self, Recalled, Recorded};
 ///
 /// # Errors
 /// [`Failure::Changed`] with all that differs; the agent is away; the result is not one of this plugin.
-pub(crate) async fn check(call: &Call) -> Result<(), Failure> {
+pub(crate) fn check(call: &Call) -> Result<(), Failure> {
     let interfaces = match recorded::read(call)? {
         Recorded::Branch { vlan } => return Err(Failure::Branch { vlan }),
         Recorded::Nothing => return Err(no_result(call)),
@@ -23,7 +23,7 @@ pub(crate) async fn check(call: &Call) -> Result<(), Failure> {
         Recorded::Normal(interfaces) => interfaces,
     };
     let pod = Netns::open(&call.env.netns).map_err(Failure::Netns)?;
-    if Netns::current().map_err(Failure::Netns)?.same(&pod) {
+    if pod.is_current().map_err(Failure::Netns)? {
         return Err(Failure::OwnNetns(pod.path().to_path_buf()));
     }
     let wanted = interfaces
@@ -38,11 +38,7 @@ pub(crate) async fn check(call: &Call) -> Result<(), Failure> {
         ));
     }
     // A pod without the agent keeps its network, but its DEL and its policies will want it.
-    Agent::connect("health check", &call.settings.agent_socket)
-        .await?
-        .health()
-        .await
-        .map(|_| ())
+    Agent::at(&call.settings.agent_socket).health().map(|_| ())
 }
 
 fn no_result(call: &Call) -> Failure {

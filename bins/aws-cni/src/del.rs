@@ -30,7 +30,7 @@ use crate::recorded::{self, Recorded};
 ///
 /// # Errors
 /// See the table above.
-pub(crate) async fn del(call: &Call, log: &Log) -> Result<(), Failure> {
+pub(crate) fn del(call: &Call, log: &Log) -> Result<(), Failure> {
     let recorded = recorded::read(call)?;
     if let Recorded::Branch { vlan } = recorded {
         return if call.env.netns.is_empty() {
@@ -39,8 +39,8 @@ pub(crate) async fn del(call: &Call, log: &Log) -> Result<(), Failure> {
             Err(Failure::Branch { vlan })
         };
     }
-    match release(call).await {
-        Ok(reply) => finish(call, log, &reply).await?,
+    match release(call) {
+        Ok(reply) => finish(call, log, &reply)?,
         Err(Release::Unknown) => log.info(|| "the agent does not know the pod: nothing to do".to_owned()),
         Err(Release::Away(failure)) => {
             log.warn(|| format!("{failure}; removing what the result of ADD names"));
@@ -60,25 +60,23 @@ enum Release {
     Refused(Failure),
 }
 
-async fn release(call: &Call) -> Result<DelNetworkReply, Release> {
+fn release(call: &Call) -> Result<DelNetworkReply, Release> {
     let socket = &call.settings.agent_socket;
-    let what = "DelNetwork";
-    let agent = Agent::connect(what, socket).await.map_err(Release::Away)?;
-    match agent.del(call, REASON_POD_DELETED, &call.args.pod_uid).await {
+    match Agent::at(socket).del(call, REASON_POD_DELETED, &call.args.pod_uid) {
         Ok(reply) if reply.success => Ok(reply),
         Ok(_) => Err(Release::Refused(Failure::NotFreed {
             socket: socket.clone(),
         })),
         Err(CallError::Status { message, .. }) if message.contains(UNKNOWN_POD) => Err(Release::Unknown),
         Err(error) => Err(Release::Away(Failure::Agent {
-            call: what,
+            call: "DelNetwork",
             socket: socket.clone(),
             error,
         })),
     }
 }
 
-async fn finish(call: &Call, log: &Log, reply: &DelNetworkReply) -> Result<(), Failure> {
+fn finish(call: &Call, log: &Log, reply: &DelNetworkReply) -> Result<(), Failure> {
     if reply.pod_vlan_id != 0 {
         let vlan = reply.pod_vlan_id.into();
         return if call.env.netns.is_empty() {
@@ -104,7 +102,7 @@ async fn finish(call: &Call, log: &Log, reply: &DelNetworkReply) -> Result<(), F
     let policy = if reply.network_policy_mode.is_empty() {
         Ok(())
     } else {
-        forget_policy(call, log).await
+        forget_policy(call, log)
     };
     match (policy, wrong.is_empty()) {
         (policy, true) => policy,
@@ -117,9 +115,9 @@ async fn finish(call: &Call, log: &Log, reply: &DelNetworkReply) -> Result<(), F
 
 /// No connection fails the DEL: the runtime calls again and then meets an unknown pod, which is success. A refusal is
 /// only logged, as in the original: the policy agent forgets pods that are gone by itself.
-async fn forget_policy(call: &Call, log: &Log) -> Result<(), Failure> {
-    let npa = Npa::connect(call, "DeletePodNp").await?;
-    if let Err(failure) = npa.delete(call).await {
+fn forget_policy(call: &Call, log: &Log) -> Result<(), Failure> {
+    let npa = Npa::connect(call, "DeletePodNp")?;
+    if let Err(failure) = npa.delete(call) {
         log.warn(|| failure.to_string());
     }
     Ok(())
@@ -189,8 +187,8 @@ fn own_namespace(call: &Call) -> Result<(), Failure> {
     if call.env.netns.is_empty() || call.env.netns_override {
         return Ok(());
     }
-    match (Netns::open(&call.env.netns), Netns::current()) {
-        (Ok(pod), Ok(own)) if own.same(&pod) => Err(Failure::OwnNetns(pod.path().to_path_buf())),
+    match Netns::open(&call.env.netns) {
+        Ok(pod) if pod.is_current().unwrap_or(false) => Err(Failure::OwnNetns(pod.path().to_path_buf())),
         // Gone already, which is what DEL is for.
         _ => Ok(()),
     }

@@ -22,7 +22,7 @@ use vpcnet_cni::{ArgsError, Code, ConfigError, DecodeError, EnvError};
 use vpcnet_linux::netlink::NetlinkError;
 use vpcnet_linux::netns::NetnsError;
 use vpcnet_linux::pod::PodError;
-use vpcnet_rpc::ConnectError;
+use vpcnet_rpc::{ConnectError, direct};
 
 const BRANCH: Code = Code(100);
 const REFUSED: Code = Code(101);
@@ -53,6 +53,16 @@ pub(crate) enum CallError {
         /// The other side's words.
         message: String,
     },
+}
+
+impl From<direct::CallError> for CallError {
+    fn from(error: direct::CallError) -> Self {
+        match error {
+            direct::CallError::Broken(why) => Self::Broken(why),
+            direct::CallError::Deadline(deadline) => Self::Deadline(deadline),
+            direct::CallError::Status { code, message } => Self::Status { code, message },
+        }
+    }
 }
 
 impl CallError {

@@ -16,7 +16,7 @@ use crate::names;
 /// # Errors
 /// No list of what lives (nothing is removed then: an absent list is not an empty one); the agent is away; something could not
 /// be removed.
-pub(crate) async fn gc(call: &Call, log: &Log) -> Result<(), Failure> {
+pub(crate) fn gc(call: &Call, log: &Log) -> Result<(), Failure> {
     let valid = call
         .conf
         .valid_attachments
@@ -26,8 +26,8 @@ pub(crate) async fn gc(call: &Call, log: &Log) -> Result<(), Failure> {
         container_id: a.container_id.clone(),
         if_name: a.if_name.clone(),
     });
-    let agent = Agent::connect("Gc", &call.settings.agent_socket).await?;
-    let Some(reply) = agent.gc(&call.conf.name, valid.collect()).await? else {
+    let agent = Agent::at(&call.settings.agent_socket);
+    let Some(reply) = agent.gc(&call.conf.name, valid.collect())? else {
         log.info(|| "the agent does not know Gc (it is the AWS VPC CNI's): nothing is removed".to_owned());
         return Ok(());
     };

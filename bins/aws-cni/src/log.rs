@@ -2,7 +2,7 @@
 //!
 //! A log that cannot be written must not keep a pod from starting, so no function here fails.
 
-use std::cell::RefCell;
+use std::cell::OnceCell;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
@@ -18,36 +18,25 @@ const FULL: u64 = 100 << 20;
 
 /// Where this call's lines go.
 pub(crate) struct Log {
-    to: RefCell<Option<File>>,
+    to: LogTo,
+    /// Opened for the first line: most calls that go well have none, unless everything is logged.
+    file: OnceCell<Option<File>>,
     level: Level,
     container: String,
     pod: String,
 }
 
 impl Log {
-    /// Opens the configured log. When that fails, stderr takes its place and is told why.
-    pub(crate) fn open(call: &Call) -> Self {
-        let mut note = None;
-        let to = match &call.settings.log_to {
-            LogTo::Stderr => None,
-            LogTo::File(path) => match open(path) {
-                Ok(file) => Some(file),
-                Err(error) => {
-                    note = Some(format!(
-                        "pluginLogFile {}: {error}; logging to stderr",
-                        path.display()
-                    ));
-                    None
-                }
-            },
-        };
+    /// The configured log. Where it cannot be opened, stderr takes its place and is told why.
+    pub(crate) fn of(call: &Call) -> Self {
         let log = Self {
-            to: RefCell::new(to),
+            to: call.settings.log_to.clone(),
+            file: OnceCell::new(),
             level: call.settings.log_level,
             container: call.env.container_id.clone(),
             pod: format!("{}/{}", call.args.pod_namespace, call.args.pod_name),
         };
-        for note in note.into_iter().chain(call.settings.mtu_note.clone()) {
+        if let Some(note) = call.settings.mtu_note.clone() {
             log.warn(|| note);
         }
         log
@@ -77,15 +66,33 @@ impl Log {
         if level < self.level {
             return;
         }
+        let text = text();
+        match self.file.get_or_init(|| self.open()) {
+            Some(file) => self.write(file, name, &text),
+            None => self.write(std::io::stderr().lock(), name, &text),
+        }
+    }
+
+    fn open(&self) -> Option<File> {
+        let LogTo::File(path) = &self.to else {
+            return None;
+        };
+        match open(path) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                let note = format!("pluginLogFile {}: {error}; logging to stderr", path.display());
+                self.write(std::io::stderr().lock(), "warn", &note);
+                None
+            }
+        }
+    }
+
+    fn write(&self, mut to: impl Write, name: &str, text: &str) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let line = json!({
-            "level": name, "ts": timestamp(since), "msg": text(), "container": self.container, "pod": self.pod,
+            "level": name, "ts": timestamp(since), "msg": text, "container": self.container, "pod": self.pod,
         });
-        let line = format!("{line}\n");
-        let _lost_when_the_disk_is_full = match self.to.borrow_mut().as_mut() {
-            Some(file) => file.write_all(line.as_bytes()),
-            None => std::io::stderr().lock().write_all(line.as_bytes()),
-        };
+        let _lost_when_the_disk_is_full = to.write_all(format!("{line}\n").as_bytes());
     }
 }
 

@@ -4,8 +4,9 @@
 //! nothing between calls. Everything that can be checked is checked before the first change; what fails half-way is
 //! undone; DEL and GC go on to the end and tell all that went wrong.
 //!
-//! The process lives for about a millisecond, so what costs start-up time is not in it: one thread, one connection,
-//! one call, no list of all links or rules.
+//! The process lives for about a millisecond, so what costs time is not in it: one thread, one connection, one call, no
+//! event loop, no HTTP/2, no list of all links or rules. gRPC is there for whom it cannot do without: the network policy
+//! agent, and a node agent without the direct socket (the AWS VPC CNI's, and older releases).
 //!
 //! | module | for |
 //! |---|---|
@@ -13,6 +14,7 @@
 //! | [`settings`] | the plugin's own keys in the configuration |
 //! | [`add`], [`del`], [`check`], [`gc`], [`status`] | one verb each |
 //! | [`agent`], [`npa`] | the calls to the node agent and to the network policy agent |
+//! | [`grpc`] | the event loop for those of them that are gRPC |
 //! | [`names`] | host veths and the entries of the result |
 //! | [`recorded`] | what an earlier ADD's result says |
 //! | [`failure`] | everything that can go wrong, with its code and words |
@@ -26,6 +28,7 @@ mod check;
 mod del;
 mod failure;
 mod gc;
+mod grpc;
 mod log;
 mod names;
 mod npa;
@@ -42,6 +45,11 @@ use vpcnet_cni::{Code, ErrorObject, NetConf, SpecVersion, Verb, version_answer};
 use crate::call::Call;
 use crate::failure::Failure;
 use crate::log::Log;
+
+/// musl's maps memory for each size of object apart, a dozen system calls and page faults in a process that needs 20 KiB.
+/// This one maps 64 KiB once.
+#[global_allocator]
+static MEMORY: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 /// More than any configuration; a runtime that sends on and on must not fill the node's memory.
 const LONGEST_STDIN: u64 = 16 << 20;
@@ -79,24 +87,15 @@ fn main() -> ExitCode {
 /// One call, from the checked input to the answer; none for verbs that answer nothing.
 fn serve(stdin: &[u8]) -> Result<Option<Value>, Failure> {
     let call = Call::read(stdin, |name| std::env::var(name).ok())?;
-    let log = Log::open(&call);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .map_err(|e| Failure::Internal(format!("no event loop: {e}")))?;
-    let outcome = runtime.block_on(async {
-        match call.env.verb {
-            Verb::Add => add::add(&call, &log).await.map(Some),
-            Verb::Del => del::del(&call, &log).await.map(|()| None),
-            Verb::Check => check::check(&call).await.map(|()| None),
-            Verb::Gc => gc::gc(&call, &log).await.map(|()| None),
-            Verb::Status => status::status(&call).await.map(|()| None),
-            Verb::Version => Ok(Some(version_answer(stdin))),
-        }
-    });
-    // The process ends next, and the kernel frees all of it at once.
-    std::mem::forget(runtime);
+    let log = Log::of(&call);
+    let outcome = match call.env.verb {
+        Verb::Add => add::add(&call, &log).map(Some),
+        Verb::Del => del::del(&call, &log).map(|()| None),
+        Verb::Check => check::check(&call).map(|()| None),
+        Verb::Gc => gc::gc(&call, &log).map(|()| None),
+        Verb::Status => status::status(&call).map(|()| None),
+        Verb::Version => Ok(Some(version_answer(stdin))),
+    };
     match &outcome {
         Ok(_) => log.info(|| format!("{} done", call.env.verb)),
         Err(failure) => log.error(|| format!("{} failed: {failure}", call.env.verb)),

@@ -9,16 +9,16 @@ use crate::failure::Failure;
 ///
 /// # Errors
 /// [`Failure::NotReady`] when the agent is away or does not serve yet, [`Failure::Impaired`] when pods that run may suffer.
-pub(crate) async fn status(call: &Call) -> Result<(), Failure> {
+pub(crate) fn status(call: &Call) -> Result<(), Failure> {
     let socket = &call.settings.agent_socket;
     let not_ready = |why: String| Failure::NotReady {
         socket: socket.clone(),
         why,
     };
     let away = |failure: Failure| not_ready(failure.to_string());
-    let agent = Agent::connect("health check", socket).await.map_err(away)?;
-    let health = agent.health().await.map_err(away)?;
-    let word = agent.status().await.map_err(away)?;
+    let agent = Agent::at(socket);
+    let health = agent.health().map_err(away)?;
+    let word = agent.status().map_err(away)?;
     match (health, word) {
         (Health::Serving, Some(word)) if !word.impaired.is_empty() => Err(Failure::Impaired(word.impaired)),
         (Health::Serving, _) => Ok(()),

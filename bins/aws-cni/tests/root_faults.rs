@@ -5,8 +5,9 @@
 mod common;
 
 use common::agent::{added, allocation};
-use common::{Answer, Asked, Bed, Outcome};
+use common::{Answer, Asked, Bed, Outcome, Way};
 use serde_json::{Value, json};
+use vpcnet_rpc::direct::socket_beside;
 use vpcnet_rpc::pb::{AddNetworkReply, EnforceNpReply};
 
 /// ADD with another configuration or other variables fails so, without a change and without the agent being asked.
@@ -288,35 +289,41 @@ fn an_agents_refusal_is_passed_on_in_its_own_words() {
 
 #[test]
 fn an_agent_that_dies_in_mid_call() {
-    let mut bed = Bed::new();
-    bed.agent.set(|a| a.add = Answer::Never);
-    let before = bed.state();
-    let vars = bed.vars("ADD");
-    let conf = good(&bed);
-    std::thread::scope(|scope| {
-        let node = &bed.node;
-        let call = scope.spawn(move || common::run_in(node, &vars, &conf));
-        bed.agent.wait_for_a_call();
-        bed.agent.kill();
-        call.join()
-            .unwrap()
-            .error(11, &["AddNetwork", "broke before the answer", "ask again"]);
-    });
-    assert_eq!(bed.state(), before);
+    for way in [Way::Direct, Way::Grpc] {
+        let mut bed = Bed::served(&[way]);
+        bed.agent.set(|a| a.add = Answer::Never);
+        let before = bed.state();
+        let vars = bed.vars("ADD");
+        let conf = good(&bed);
+        std::thread::scope(|scope| {
+            let node = &bed.node;
+            let call = scope.spawn(move || common::run_in(node, &vars, &conf));
+            bed.agent.wait_for_a_call();
+            bed.agent.kill();
+            call.join()
+                .unwrap()
+                .error(11, &["AddNetwork", "broke before the answer", "ask again"]);
+        });
+        assert_eq!(bed.state(), before);
+    }
 }
 
 #[test]
 fn something_on_the_socket_that_is_no_agent() {
-    let mut bed = Bed::new();
-    bed.agent.kill();
-    std::fs::remove_file(bed.socket()).unwrap();
-    let listener = std::os::unix::net::UnixListener::bind(bed.socket()).unwrap();
-    let server = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        std::io::Write::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
-    });
-    fails(&bed, 11, &["AddNetwork", "ipamd.sock"]);
-    server.join().unwrap();
+    for way in [Way::Direct, Way::Grpc] {
+        let bed = Bed::served(&[]);
+        let socket = match way {
+            Way::Direct => socket_beside(&bed.socket()),
+            Way::Grpc => bed.socket(),
+        };
+        let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            std::io::Write::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        });
+        fails(&bed, 11, &["AddNetwork", "ipamd.sock"]);
+        server.join().unwrap();
+    }
 }
 
 /// What was given is given back, for the original's reason.

@@ -62,13 +62,13 @@ fn page(status: &Value, pool: Option<&PoolView>) -> String {
             let _ = writeln!(out, "! {what}: {}", text(path));
         }
     }
-    let notes: Vec<&str> = status
-        .pointer("/agent/notes")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
+    for place in texts(status, "/agent/contested") {
+        let _ = writeln!(
+            out,
+            "! contested: somebody keeps changing {place}, so it is put right ever more seldom; the agent's log names him"
+        );
+    }
+    let notes: Vec<&str> = texts(status, "/agent/notes").collect();
     for note in notes.iter().take(NOTES) {
         let _ = writeln!(out, "! {note}");
     }
@@ -79,6 +79,11 @@ fn page(status: &Value, pool: Option<&PoolView>) -> String {
         pool_lines(&mut out, pool);
     }
     out
+}
+
+fn texts<'a>(status: &'a Value, path: &str) -> impl Iterator<Item = &'a str> {
+    let list = status.pointer(path).and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(Value::as_str)
 }
 
 fn pool_lines(out: &mut String, pool: &PoolView) {

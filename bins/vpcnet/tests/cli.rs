@@ -8,7 +8,7 @@
 )]
 
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use vpcnet_ipam::{
@@ -175,11 +175,22 @@ fn a_file_that_is_no_pool_is_named() {
     assert!(said(&output.stderr).contains("cannot read /nonexistent/pool.json"));
 }
 
+/// Puts a program in its place by another process. One that this process wrote itself may be "busy" when it is run: a
+/// child that another test starts meanwhile holds the descriptor it was written by until it has exec'd.
+fn install(program: &Path, to: &Path) {
+    let installed = Command::new("install")
+        .args(["-m", "755"])
+        .arg(program)
+        .arg(to)
+        .status();
+    assert!(installed.unwrap().success());
+}
+
 #[test]
 fn lab_hands_its_arguments_to_the_program_beside_it() {
     let dir = tempfile::tempdir().unwrap();
     let copy = dir.path().join("vpcnet");
-    std::fs::copy(env!("CARGO_BIN_EXE_vpcnet"), &copy).unwrap();
+    install(Path::new(env!("CARGO_BIN_EXE_vpcnet")), &copy);
     let missing = Command::new(&copy)
         .args(["lab", "up"])
         .env("PATH", dir.path().join("empty"))
@@ -193,8 +204,9 @@ fn lab_hands_its_arguments_to_the_program_beside_it() {
     );
 
     let lab = dir.path().join("vpcnet-lab");
-    std::fs::write(&lab, "#!/bin/sh\nprintf '%s\\n' \"$@\"\nexit 7\n").unwrap();
-    std::fs::set_permissions(&lab, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let script = dir.path().join("script");
+    std::fs::write(&script, "#!/bin/sh\nprintf '%s\\n' \"$@\"\nexit 7\n").unwrap();
+    install(&script, &lab);
     let output = Command::new(&copy)
         .args(["lab", "up", "--nodes", "2", "--help", "--", "a b"])
         .output()

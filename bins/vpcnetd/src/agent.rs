@@ -14,6 +14,7 @@ use crate::files::{self, Found};
 use crate::host::Host;
 use crate::http;
 use crate::introspect::{self, Pages};
+use crate::keeper::Keeper;
 use crate::metrics::Metrics;
 use crate::observer::Calls;
 use crate::published::{Published, Publisher};
@@ -65,7 +66,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let metrics = Metrics::new()?;
     let imds = imds(&config, &metrics)?;
-    let agent_socket = socket::bind(&config.socket)?;
+    let sockets = socket::bind(&config.socket)?;
 
     let files = files::stores(&config);
     let found = files::read(&files, &metrics);
@@ -129,8 +130,8 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         metrics,
         published: publisher.subscribe(),
     };
-    let socket::AgentSocket { listener, lock } = agent_socket;
-    let server = tokio::spawn(grpc::serve(listener, services, http::stopped(stopped)));
+    let socket::AgentSockets { grpc, direct, lock } = sockets;
+    let server = tokio::spawn(grpc::serve(grpc, direct, services, stopped));
 
     let mut server = std::pin::pin!(server);
     tokio::select! {
@@ -239,6 +240,15 @@ impl Life {
                 state,
             ));
         }
+        let keeper = Keeper {
+            host: around.host.clone(),
+            snat: Arc::clone(&around.snat),
+            core: around.core.clone(),
+            metrics: Arc::clone(&around.metrics),
+            publisher: around.publisher.clone(),
+            veth_prefix: around.config.host.veth_prefix.clone(),
+        };
+        tokio::spawn(keeper.run());
         let refresh = Refresh {
             imds: around.imds.clone(),
             ec2,

@@ -70,6 +70,16 @@ struct Caller {
     seen: Instant,
 }
 
+/// An answer that was given, for the log and the metrics.
+struct Told {
+    answer: Answer,
+    key: PodKey,
+    /// From the call's arrival to the answer.
+    took: Duration,
+    /// Where an ADD's time went, if its answer arrived.
+    stages: Option<[(AddStage, Duration); 3]>,
+}
+
 /// The pool and how far it is on disk.
 struct Running {
     pool: Pool,
@@ -100,6 +110,8 @@ pub struct Core {
     running: Option<Running>,
     room: WaitingRoom,
     callers: BTreeMap<RequestId, Caller>,
+    /// Answers that are given and not yet logged.
+    told: Vec<Told>,
     checkpoint_error: Option<String>,
     notes: Vec<String>,
     stopping: bool,
@@ -120,6 +132,7 @@ impl Core {
             running: None,
             room: WaitingRoom::default(),
             callers: BTreeMap::new(),
+            told: Vec::new(),
             checkpoint_error: None,
             notes: Vec::new(),
             stopping: false,
@@ -156,6 +169,10 @@ impl Core {
             }
             self.room.expire(clock::mono());
             self.settle(events);
+            // The callers' connections run now, and their answers are on their way before the log and the journal are written.
+            tokio::task::yield_now().await;
+            self.note_answers();
+            self.write_journal_if_moved(self.inbox.is_empty());
         }
         self.write_journal_if_moved(true);
     }

@@ -103,7 +103,10 @@ fn report(cloud: &Arc<Cloud>, id: ActionId, result: Result<Outcome, Failure>) {
         }
         Err(failure) => {
             tracing::warn!(id = id.0, class = ?failure.class, message = %failure.message, "failed");
-            let disagreed = failure.class == FailureClass::LimitReached;
+            let disagreed = matches!(
+                failure.class,
+                FailureClass::LimitReached | FailureClass::DeviceTaken
+            );
             cloud.around.core.event(failure.event(id));
             if disagreed {
                 // EC2 counts something that the pool does not know, an interface that somebody else attached perhaps.

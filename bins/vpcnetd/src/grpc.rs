@@ -1,11 +1,11 @@
-//! The gRPC services on the unix socket: the original's, which plugins of either project call, the health service,
-//! and our own `NodeAgent`.
+//! The services on the agent's two unix sockets: the original's, which plugins of either project call, the health service,
+//! and our own `NodeAgent`. The gRPC socket has all of them; the direct one has what our plugin calls.
 
+mod direct;
 mod health;
 mod node;
 mod status;
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::server::{Server, UdsConnectInfo};
 use tonic::{Request, Response, Status};
 use vpcnet_ipam::{Answer, Cards, Lease, PodKey, PodMeta};
+use vpcnet_rpc::direct::Backends;
 use vpcnet_rpc::health::health_server::HealthServer;
 use vpcnet_rpc::node::node_agent_server::NodeAgentServer;
 use vpcnet_rpc::pb;
@@ -23,6 +24,7 @@ use vpcnet_rpc::pb::config_server_backend_server::{ConfigServerBackend, ConfigSe
 
 use crate::clock;
 use crate::core::CoreHandle;
+use crate::http::stopped;
 use crate::metrics::Metrics;
 use crate::published::Published;
 
@@ -46,17 +48,38 @@ pub struct Services {
     pub published: watch::Receiver<Arc<Published>>,
 }
 
-/// Serves until `stop` ends, then finishes the calls under way.
+/// Serves both sockets until `stop` turns true, then finishes the calls under way.
 ///
 /// # Errors
-/// The transport's, which do not come from single connections.
+/// The gRPC transport's, which do not come from single connections.
 pub async fn serve(
-    listener: UnixListener,
+    grpc: UnixListener,
+    direct: UnixListener,
     services: Services,
-    stop: impl Future<Output = ()>,
+    stop: watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
     // On a node this is root. An agent somebody starts for himself can be asked by himself.
     let own = rustix::process::geteuid().as_raw();
+    let backends = Backends {
+        cni: services.clone(),
+        node: services.clone(),
+        health: health::Health::new(services.published.clone()),
+    };
+    let direct = direct::serve(direct, backends, own, stop.clone());
+    let grpc = serve_grpc(grpc, services, own, stop);
+    tokio::try_join!(grpc, async {
+        direct.await;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+async fn serve_grpc(
+    listener: UnixListener,
+    services: Services,
+    own: u32,
+    stop: watch::Receiver<bool>,
+) -> Result<(), tonic::transport::Error> {
     let health = health::Health::new(services.published.clone());
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
@@ -67,19 +90,24 @@ pub async fn serve(
         .add_service(ConfigServerBackendServer::new(services.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(HealthServer::new(health).max_decoding_message_size(MAX_REQUEST))
         .add_service(NodeAgentServer::new(services).max_decoding_message_size(MAX_GC_REQUEST))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped(stop))
         .await
 }
 
-/// The mode of the socket keeps others out; this holds where the mode was changed or the socket was handed on.
 fn check_peer(request: Request<()>, own: u32) -> Result<Request<()>, Status> {
-    let uid = request
+    let caller = request
         .extensions()
         .get::<UdsConnectInfo>()
         .and_then(|info| info.peer_cred)
         .map(|c| c.uid());
-    match uid {
-        Some(uid) if uid == 0 || uid == own => Ok(request),
+    allowed(caller, own).map(|()| request)
+}
+
+/// Whether a caller with this user id may call. The mode of the sockets keeps others out; this holds where the mode was
+/// changed or the socket was handed on.
+fn allowed(caller: Option<u32>, own: u32) -> Result<(), Status> {
+    match caller {
+        Some(uid) if uid == 0 || uid == own => Ok(()),
         Some(uid) => {
             tracing::warn!(uid, "a call by somebody who is not root was refused");
             Err(Status::permission_denied(format!(

@@ -7,6 +7,7 @@ mod link;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ipnet::{IpNet, Ipv4Net};
@@ -68,6 +69,8 @@ struct Inner {
     wanted: Mutex<Wanted>,
     /// Held while changes are made.
     turn: tokio::sync::Mutex<()>,
+    /// Index of the primary interface's link; 0: not seen yet.
+    primary_index: AtomicU32,
 }
 
 #[derive(Default)]
@@ -86,6 +89,7 @@ impl Host {
             metrics,
             wanted: Mutex::default(),
             turn: tokio::sync::Mutex::new(()),
+            primary_index: AtomicU32::new(0),
         };
         Self {
             inner: Arc::new(inner),
@@ -133,8 +137,8 @@ impl Host {
         let Some(mac) = self.want(facts)? else {
             return Ok(());
         };
-        let missing = self.apply().await?;
-        if missing.contains(&mac) {
+        let made = self.apply().await?;
+        if made.missing.contains(&mac) {
             Err(SetUpError::NoLink(mac))
         } else {
             Ok(())
@@ -150,12 +154,43 @@ impl Host {
             self.want(facts)?;
         }
         let wanted = self.wanted()?;
-        let (changes, missing) = make(&wanted)?;
-        if missing.contains(&wanted.primary.mac) {
+        let made = self.seen(make(&wanted)?);
+        if made.missing.contains(&wanted.primary.mac) {
             Err(SetUpError::NoLink(wanted.primary.mac))
         } else {
-            Ok((changes, missing))
+            Ok((made.changes.len(), made.missing))
         }
+    }
+
+    /// Puts right whatever is not as wanted; says what was done, a sentence for each change. Interfaces without a link are left
+    /// out.
+    ///
+    /// # Errors
+    /// [`SetUpError`].
+    pub async fn repair(&self) -> Result<Vec<String>, SetUpError> {
+        Ok(self.apply().await?.changes)
+    }
+
+    /// Whether the link with this MAC is one of the interfaces that are set up.
+    #[must_use]
+    pub fn has_mac(&self, mac: Mac) -> bool {
+        let wanted = lock(&self.inner.wanted);
+        wanted.primary == Some(mac) || wanted.secondaries.values().any(|s| s.mac == mac)
+    }
+
+    /// Whether this is the routing table of one of them.
+    #[must_use]
+    pub fn has_table(&self, table: u32) -> bool {
+        lock(&self.inner.wanted)
+            .secondaries
+            .values()
+            .any(|s| s.table == table)
+    }
+
+    /// The index of the primary interface's link, once seen.
+    #[must_use]
+    pub fn primary_index(&self) -> Option<u32> {
+        Some(self.inner.primary_index.load(Ordering::Relaxed)).filter(|index| *index != 0)
     }
 
     /// An interface is no more: what was set up for it goes.
@@ -173,12 +208,19 @@ impl Host {
         }
     }
 
-    /// Brings the kernel to the wanted state. Returns the interfaces without a link.
-    async fn apply(&self) -> Result<Vec<Mac>, SetUpError> {
+    /// Brings the kernel to the wanted state.
+    async fn apply(&self) -> Result<Made, SetUpError> {
         let _turn = self.inner.turn.lock().await;
         let wanted = self.wanted()?;
-        let (_, missing) = tokio::task::spawn_blocking(move || make(&wanted)).await??;
-        Ok(missing)
+        let made = tokio::task::spawn_blocking(move || make(&wanted)).await??;
+        Ok(self.seen(made))
+    }
+
+    fn seen(&self, made: Made) -> Made {
+        if let Some(index) = made.primary_index {
+            self.inner.primary_index.store(index, Ordering::Relaxed);
+        }
+        made
     }
 
     fn wanted(&self) -> Result<HostWanted, SetUpError> {
@@ -201,7 +243,16 @@ fn with_prefix(facts: &InterfaceFacts) -> Ipv4Net {
     Ipv4Net::new_assert(facts.primary_address, facts.subnet_cidr.prefix_len())
 }
 
-fn make(wanted: &HostWanted) -> Result<(usize, Vec<Mac>), SetUpError> {
+/// What was done.
+struct Made {
+    /// A sentence for each change.
+    changes: Vec<String>,
+    /// Interfaces without a link.
+    missing: Vec<Mac>,
+    primary_index: Option<u32>,
+}
+
+fn make(wanted: &HostWanted) -> Result<Made, SetUpError> {
     let mut socket = Socket::open()?;
     let tree = Tree::default();
     let observed = host::observe(&mut socket, &tree, wanted).map_err(|e| SetUpError::Changes(vec![e]))?;
@@ -210,9 +261,13 @@ fn make(wanted: &HostWanted) -> Result<(usize, Vec<Mac>), SetUpError> {
         tracing::info!(%change, "host");
     }
     let errors = host::apply(&mut socket, &tree, &plan.changes);
-    if errors.is_empty() {
-        Ok((plan.changes.len(), plan.missing))
-    } else {
-        Err(SetUpError::Changes(errors))
+    if !errors.is_empty() {
+        return Err(SetUpError::Changes(errors));
     }
+    let primary = observed.links.iter().find(|l| l.mac == Some(wanted.primary.mac));
+    Ok(Made {
+        changes: plan.changes.iter().map(ToString::to_string).collect(),
+        missing: plan.missing,
+        primary_index: primary.map(|l| l.index),
+    })
 }

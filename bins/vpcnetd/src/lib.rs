@@ -7,6 +7,7 @@
 //! | [`executor`] | EC2 actions |
 //! | [`host`], [`snat`] | the node's links, routes, rules and SNAT table |
 //! | [`startup`] | getting to the pool, warm or cold |
+//! | [`keeper`] | what somebody else changes of it is put right |
 //! | [`refresh`] | the two values of IMDS that are re-read |
 //! | [`grpc`], [`introspect`] | servers |
 //!
@@ -23,6 +24,7 @@ pub mod grpc;
 pub mod host;
 pub mod http;
 pub mod introspect;
+pub mod keeper;
 pub mod limits;
 pub mod logging;
 pub mod metrics;

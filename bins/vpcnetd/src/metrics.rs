@@ -53,6 +53,8 @@ pub struct Metrics {
     pub broken_files: IntCounter,
     /// Owners rebuilt from the kernel at start.
     pub rebuilt_owners: IntGauge,
+    /// Foreign edits that were put right, by place.
+    pub repairs: IntCounterVec,
     /// Build of the agent.
     pub build: GaugeVec,
 }
@@ -183,6 +185,12 @@ impl Metrics {
                 &r,
                 "vpcnet_rebuilt_owners",
                 "Address owners rebuilt from the kernel at start",
+            )?,
+            repairs: counters(
+                &r,
+                "vpcnet_repairs_total",
+                "Foreign edits of the node's network that were put right",
+                &["place"],
             )?,
             build: {
                 let build = GaugeVec::new(

@@ -15,15 +15,20 @@ use crate::published::Publisher;
 
 /// The table is not as it should be.
 #[derive(Debug, thiserror::Error)]
-enum SnatError {
+pub enum SnatError {
+    /// `nft` fails.
     #[error(transparent)]
     Nft(#[from] NftError),
+    /// Netlink fails.
     #[error("the links cannot be listed: {0}")]
     Links(#[from] NetlinkError),
+    /// It was renamed, or moved to another namespace.
     #[error("no link has the primary interface's MAC {0}")]
     NoLink(String),
+    /// Nobody has told it yet.
     #[error("the node's address is not known")]
     NoAddress,
+    /// The thread that did it died.
     #[error("writing it was cut short: {0}")]
     Thread(#[from] tokio::task::JoinError),
 }
@@ -70,20 +75,49 @@ impl Snat {
             Ok(ensured) => {
                 tracing::info!(?ensured, cidrs = ?sorted, "SNAT table");
                 *in_force = Some(sorted);
-                if !self.publisher.get().impaired.is_empty() {
-                    self.publisher.change(|p| p.impaired.clear());
-                }
+                self.is_well();
             }
             Err(error) => {
                 *in_force = None;
-                self.metrics.error("setupSNATFailed");
-                tracing::error!(%error, "SNAT table not written");
-                let text = format!(
-                    "pods may not reach addresses outside the VPC: the SNAT table is not in force: {error}"
-                );
-                self.publisher.change(|p| p.impaired = text);
+                self.is_impaired(&error);
             }
         }
+    }
+
+    /// Looks whether the table is as it was written, and writes it again if not; says what was done.
+    ///
+    /// # Errors
+    /// [`SnatError`]; the table is then not in force.
+    pub async fn repair(&self) -> Result<Vec<String>, SnatError> {
+        let in_force = self.in_force.lock().await;
+        // Not written yet: `ensure` is at it.
+        let Some(cidrs) = in_force.as_ref() else {
+            return Ok(Vec::new());
+        };
+        let ensured = self
+            .write(cidrs)
+            .await
+            .inspect_err(|error| self.is_impaired(error))?;
+        self.is_well();
+        Ok(match ensured {
+            Ensured::Unchanged => Vec::new(),
+            Ensured::Created => vec!["write the table, which was gone".to_owned()],
+            Ensured::Replaced => vec!["write the table, which was changed".to_owned()],
+        })
+    }
+
+    fn is_well(&self) {
+        if !self.publisher.get().impaired.is_empty() {
+            self.publisher.change(|p| p.impaired.clear());
+        }
+    }
+
+    fn is_impaired(&self, error: &SnatError) {
+        self.metrics.error("setupSNATFailed");
+        tracing::error!(%error, "SNAT table not written");
+        let text =
+            format!("pods may not reach addresses outside the VPC: the SNAT table is not in force: {error}");
+        self.publisher.change(|p| p.impaired = text);
     }
 
     async fn write(&self, cidrs: &[Ipv4Net]) -> Result<Ensured, SnatError> {

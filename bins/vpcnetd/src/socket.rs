@@ -1,4 +1,4 @@
-//! The agent's unix socket: one agent at a time, a socket left by a dead one taken over, root only.
+//! The agent's two unix sockets: one agent at a time, sockets left by a dead one taken over, root only.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -35,24 +35,22 @@ pub enum SocketError {
     },
 }
 
-/// The bound socket.
+/// The bound sockets.
 #[derive(Debug)]
-pub struct AgentSocket {
-    /// Where connections arrive.
-    pub listener: UnixListener,
-    /// Keeps a second vpcnetd from the path while it is open.
+pub struct AgentSockets {
+    /// Where gRPC connections arrive.
+    pub grpc: UnixListener,
+    /// Where direct ones do, see [`vpcnet_rpc::direct`].
+    pub direct: UnixListener,
+    /// Keeps a second vpcnetd from both paths while it is open.
     pub lock: File,
 }
 
-/// Binds `path` with mode 0660, its directory with 0755. Must be called within the runtime.
+/// Binds `path`, and the direct socket beside it, with mode 0660, their directory with 0755. Must be called within the runtime.
 ///
 /// # Errors
 /// [`SocketError`]; nothing was changed then, but for the directory and the lock file.
-pub fn bind(path: &Path) -> Result<AgentSocket, SocketError> {
-    let io = |step: &'static str, path: &Path| {
-        let path = path.to_path_buf();
-        move |source: io::Error| SocketError::Io { step, path, source }
-    };
+pub fn bind(path: &Path) -> Result<AgentSockets, SocketError> {
     make_parent(path)?;
     // The lock settles the race of two agents that both find the same stale socket. The original does not know of it;
     // for that one the connection attempt below must do.
@@ -69,11 +67,25 @@ pub fn bind(path: &Path) -> Result<AgentSocket, SocketError> {
         Err(rustix::io::Errno::WOULDBLOCK) => return Err(SocketError::Served(path.to_path_buf())),
         Err(error) => return Err(io("lock", &lock_path)(error.into())),
     }
+    // The gRPC one first: whoever serves that is the agent, of whatever make.
+    Ok(AgentSockets {
+        grpc: listen(path)?,
+        direct: listen(&vpcnet_rpc::direct::socket_beside(path))?,
+        lock,
+    })
+}
+
+fn listen(path: &Path) -> Result<UnixListener, SocketError> {
     clear_stale(path)?;
     let listener = UnixListener::bind(path).map_err(io("listen on", path))?;
     // Until here the mode came from the umask; connecting needs the write bit, which 022 withholds from others.
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(io("set mode 0660 of", path))?;
-    Ok(AgentSocket { listener, lock })
+    Ok(listener)
+}
+
+fn io(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SocketError {
+    let path = path.to_path_buf();
+    move |source| SocketError::Io { step, path, source }
 }
 
 /// Removes a socket nobody answers on.
@@ -82,11 +94,7 @@ fn clear_stale(path: &Path) -> Result<(), SocketError> {
         Ok(metadata) => metadata.file_type(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => {
-            return Err(SocketError::Io {
-                step: "look at",
-                path: path.into(),
-                source,
-            });
+            return Err(io("look at", path)(source));
         }
     };
     if !kind.is_socket() {
@@ -96,11 +104,7 @@ fn clear_stale(path: &Path) -> Result<(), SocketError> {
         Ok(_) => Err(SocketError::Served(path.into())),
         // EAGAIN is a full backlog: somebody listens, however busy.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(SocketError::Served(path.into())),
-        Err(_) => fs::remove_file(path).map_err(|source| SocketError::Io {
-            step: "remove stale",
-            path: path.into(),
-            source,
-        }),
+        Err(_) => fs::remove_file(path).map_err(io("remove stale", path)),
     }
 }
 
@@ -109,22 +113,32 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixListener as BlockingListener;
 
+    fn both(path: &Path) -> [PathBuf; 2] {
+        [path.to_path_buf(), path.with_file_name("ipamd.sock.direct")]
+    }
+
     #[tokio::test]
     async fn a_fresh_socket_is_for_root_and_its_group_only() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("aws-node").join("ipamd.sock");
-        let _socket = bind(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        let _sockets = bind(&path).unwrap();
+        for path in both(&path) {
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        }
     }
 
     #[tokio::test]
     async fn a_socket_nobody_answers_on_is_taken_over() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ipamd.sock");
-        drop(BlockingListener::bind(&path).unwrap());
-        assert!(path.exists(), "a dead agent's socket stays behind");
-        let _socket = bind(&path).unwrap();
-        BlockingStream::connect(&path).unwrap();
+        for path in both(&path) {
+            drop(BlockingListener::bind(&path).unwrap());
+            assert!(path.exists(), "a dead agent's socket stays behind");
+        }
+        let _sockets = bind(&path).unwrap();
+        for path in both(&path) {
+            BlockingStream::connect(&path).unwrap();
+        }
     }
 
     #[tokio::test]
@@ -149,10 +163,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_in_the_way_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ipamd.sock");
-        fs::write(&path, "somebody's").unwrap();
-        assert!(matches!(bind(&path), Err(SocketError::NotASocket(_))));
-        assert_eq!(fs::read_to_string(&path).unwrap(), "somebody's");
+        for at in 0..2 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("ipamd.sock");
+            let taken = &both(&path)[at];
+            fs::write(taken, "somebody's").unwrap();
+            assert!(matches!(bind(&path), Err(SocketError::NotASocket(named)) if named == *taken));
+            assert_eq!(fs::read_to_string(taken).unwrap(), "somebody's");
+        }
     }
 }

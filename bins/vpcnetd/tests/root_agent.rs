@@ -18,11 +18,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use vpcnet_rpc::Connection;
 use vpcnet_rpc::node::StatusRequest;
 use vpcnet_rpc::node::node_agent_client::NodeAgentClient;
 use vpcnet_rpc::pb::AddNetworkRequest;
 use vpcnet_rpc::pb::cni_backend_client::CniBackendClient;
+use vpcnet_rpc::{Connection, direct, method};
 use vpcnetd::store::FileStore;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -198,7 +198,16 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
-/// The agent's status as the plugin asks for it.
+/// The agent's status by the direct socket, as our plugin asks for it.
+fn status_directly(socket: &Path) -> Result<vpcnet_rpc::node::StatusReply, String> {
+    let connection =
+        direct::Connection::open(&direct::socket_beside(socket), SOON).map_err(|e| e.to_string())?;
+    connection
+        .call(&method::STATUS, &StatusRequest {}, SOON)
+        .map_err(|e| e.to_string())
+}
+
+/// The agent's status by gRPC.
 async fn status(socket: &Path) -> Result<vpcnet_rpc::node::StatusReply, tonic::Status> {
     let connection = Connection::unix(socket, SOON)
         .await
@@ -280,6 +289,7 @@ fn a_second_agent_on_the_same_socket_says_so_and_the_first_goes_on() {
         "{said}"
     );
     block_on(status(&agent.socket())).unwrap();
+    status_directly(&agent.socket()).unwrap();
 }
 
 #[test]
@@ -292,7 +302,7 @@ fn a_killed_agent_s_socket_is_taken_over() {
     let dir = std::mem::replace(&mut first.dir, tempfile::tempdir().unwrap());
     let second = Agent::start(dir);
     let deadline = Instant::now() + SOON;
-    while block_on(status(&second.socket())).is_err() {
+    while block_on(status(&second.socket())).is_err() || status_directly(&second.socket()).is_err() {
         assert!(Instant::now() < deadline, "{}", second.log());
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -306,31 +316,39 @@ const EXPECT: &str = "VPCNET_TEST_REFUSAL_TO_EXPECT";
 #[test]
 fn somebody_else_is_refused_by_the_mode_and_where_that_lets_him_in_by_his_credentials() {
     if let Ok(socket) = std::env::var(ASK) {
-        let refused = block_on(status(Path::new(&socket))).unwrap_err();
-        assert!(
-            refused.message().contains(&std::env::var(EXPECT).unwrap()),
-            "{refused}"
-        );
+        let socket = Path::new(&socket);
+        let by_grpc = block_on(status(socket)).unwrap_err();
+        for refused in [by_grpc.message().to_owned(), status_directly(socket).unwrap_err()] {
+            assert!(refused.contains(&std::env::var(EXPECT).unwrap()), "{refused}");
+        }
         return;
     }
     need_root();
     let agent = Agent::serving();
     fs::set_permissions(agent.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     ask_as_nobody(&agent, "Permission denied");
-    fs::set_permissions(agent.socket(), fs::Permissions::from_mode(0o666)).unwrap();
+    for socket in [agent.socket(), direct::socket_beside(&agent.socket())] {
+        fs::set_permissions(socket, fs::Permissions::from_mode(0o666)).unwrap();
+    }
     ask_as_nobody(
         &agent,
         "only root may call the node agent; the caller's user id is 65534",
     );
     block_on(status(&agent.socket())).unwrap();
+    status_directly(&agent.socket()).unwrap();
 }
 
 /// Runs the test above as nobody.
 fn ask_as_nobody(agent: &Agent, expect: &str) {
     // A copy that anybody may run, wherever the build lies.
     let copy = agent.dir.path().join("test");
-    fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    // By another process: what this one writes is "busy" while a child that another test starts has its descriptor.
+    let installed = Command::new("install")
+        .args(["-m", "755"])
+        .arg(std::env::current_exe().unwrap())
+        .arg(&copy)
+        .status();
+    assert!(installed.unwrap().success());
     let name = "somebody_else_is_refused_by_the_mode_and_where_that_lets_him_in_by_his_credentials";
     let output = Command::new(&copy)
         .args(["--exact", name, "--nocapture"])

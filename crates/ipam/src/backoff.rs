@@ -52,7 +52,7 @@ impl Block {
                 doubled(Duration::from_secs(1), failures, SHORT_MAX)
             }
             FailureClass::SubnetExhausted => doubled(SUBNET_FIRST, failures, SUBNET_MAX),
-            FailureClass::LimitReached | FailureClass::Refused => LONG,
+            FailureClass::LimitReached | FailureClass::DeviceTaken | FailureClass::Refused => LONG,
             FailureClass::Gone => Duration::from_secs(5),
         };
         let own = now.plus(pause);

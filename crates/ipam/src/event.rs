@@ -93,6 +93,8 @@ pub enum FailureClass {
     SubnetExhausted,
     /// The interface or the instance is at its limit: EC2 and we disagree on what is there.
     LimitReached,
+    /// Another interface, which we do not know, is attached at the device index. The one we made is there, unattached.
+    DeviceTaken,
     /// Not allowed, or the request is wrong: repeating it unchanged will not help.
     Refused,
     /// The thing named is gone.

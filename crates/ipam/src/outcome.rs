@@ -212,9 +212,12 @@ impl Pool {
                 self.backoffs
                     .denied(&create.lies_in, create.addresses, failure, now.mono);
             }
-            FailureClass::LimitReached => {
+            FailureClass::LimitReached | FailureClass::DeviceTaken => {
                 self.intents.remove(&id);
-                self.block_creation(now, failure);
+                // Where somebody else sits there is no place; there may be one beside.
+                if failure.class == FailureClass::LimitReached {
+                    self.block_creation(now, failure);
+                }
                 let before = self.refused_devices.get(&create.device);
                 let block = Block::growing(before, failure, now.mono);
                 self.refused_devices.insert(create.device, block);
@@ -264,7 +267,7 @@ impl Pool {
                 }
             }
             // EC2 and we disagree on what is there: ask, and leave the interface alone meanwhile.
-            FailureClass::LimitReached | FailureClass::Gone => {
+            FailureClass::LimitReached | FailureClass::DeviceTaken | FailureClass::Gone => {
                 if let Some(interface) = self.interfaces.get_mut(&eni) {
                     let mut block = Block::after(interface.block.as_ref(), failure, now.mono);
                     block.until = block.until.max(now.mono.plus(crate::backoff::LONG));

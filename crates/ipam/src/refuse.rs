@@ -298,7 +298,10 @@ fn cause_of(class: FailureClass) -> RefusalCause {
         FailureClass::Retry => RefusalCause::Ec2Unreachable,
         FailureClass::Throttled => RefusalCause::Throttled,
         FailureClass::SubnetExhausted => RefusalCause::SubnetExhausted,
-        FailureClass::LimitReached | FailureClass::Refused | FailureClass::Gone => RefusalCause::Ec2Refused,
+        FailureClass::LimitReached
+        | FailureClass::DeviceTaken
+        | FailureClass::Refused
+        | FailureClass::Gone => RefusalCause::Ec2Refused,
     }
 }
 

@@ -181,13 +181,18 @@ fn without_root_it_says_what_it_would_change_and_why() {
     let temp = tempfile::tempdir().unwrap();
     // Where nobody may read the build's directory, the program could not even start.
     let program = temp.path().join("vpcnet-lab");
-    std::fs::copy(env!("CARGO_BIN_EXE_vpcnet-lab"), &program).unwrap();
-    Command::new("chmod")
-        .arg("-R")
-        .arg("a+rx")
-        .arg(temp.path())
-        .status()
-        .unwrap();
+    // By another process: what this one writes is "busy" while a child that another test starts has its descriptor.
+    let steps = [
+        Command::new("cp")
+            .arg(env!("CARGO_BIN_EXE_vpcnet-lab"))
+            .arg(&program)
+            .status(),
+        Command::new("chmod")
+            .args(["-R", "a+rx"])
+            .arg(temp.path())
+            .status(),
+    ];
+    assert!(steps.into_iter().all(|step| step.unwrap().success()));
     let output = Command::new(&program)
         .args(["--dir", "/tmp/nowhere-lab", "up"])
         .uid(65534)

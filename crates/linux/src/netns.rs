@@ -128,6 +128,15 @@ impl Netns {
         (self.device, self.inode) == (other.device, other.inode)
     }
 
+    /// Whether the calling thread is in this namespace: [`Netns::same`] with the thread's own, for one look at a path.
+    ///
+    /// # Errors
+    /// [`NetnsError::Open`]: `/proc` is not mounted.
+    pub fn is_current(&self) -> Result<bool, NetnsError> {
+        let own = std::fs::metadata(OWN).map_err(no_own)?;
+        Ok((self.device, self.inode) == (own.dev(), own.ino()))
+    }
+
     /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path
@@ -138,13 +147,14 @@ impl Netns {
     /// # Errors
     /// [`NetnsError::Enter`]; [`NetnsError::Stuck`], after which the thread must not be used further.
     pub fn within<T>(&self, visit: impl FnOnce() -> T) -> Result<T, NetnsError> {
-        let home = Self::current()?;
+        // Nothing but a namespace of the network kind lies there: it needs no examination to be a way back.
+        let home = File::open(OWN).map_err(no_own)?;
         self.enter().map_err(|source| NetnsError::Enter {
             path: self.path.clone(),
             source,
         })?;
         let result = visit();
-        home.enter().map_err(|source| NetnsError::Stuck {
+        enter(&home).map_err(|source| NetnsError::Stuck {
             path: self.path.clone(),
             source,
         })?;
@@ -156,10 +166,21 @@ impl Netns {
     /// # Errors
     /// The kernel's refusal, mostly EPERM.
     pub fn enter(&self) -> io::Result<()> {
-        Ok(move_into_link_name_space(
-            self.file.as_fd(),
-            Some(LinkNameSpaceType::Network),
-        )?)
+        enter(&self.file)
+    }
+}
+
+fn enter(namespace: &File) -> io::Result<()> {
+    Ok(move_into_link_name_space(
+        namespace.as_fd(),
+        Some(LinkNameSpaceType::Network),
+    )?)
+}
+
+fn no_own(source: io::Error) -> NetnsError {
+    NetnsError::Open {
+        path: OWN.into(),
+        source,
     }
 }
 
@@ -185,6 +206,7 @@ mod tests {
         let one = Netns::current().unwrap();
         let two = Netns::open("/proc/self/ns/net").unwrap();
         assert!(one.same(&two));
+        assert!(one.is_current().unwrap());
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub enum Group {
     Route6,
     /// IPv6 rules.
     Rule6,
+    /// `forwarding`, `rp_filter` and their like of IPv4.
+    Parameters4,
 }
 
 impl Group {
@@ -40,6 +42,7 @@ impl Group {
             Self::Address6 => 9,
             Self::Route6 => 11,
             Self::Rule6 => 19,
+            Self::Parameters4 => 24,
         }
     }
 }
@@ -87,8 +90,22 @@ pub enum Event {
         /// Taken away.
         gone: bool,
     },
+    /// A kernel parameter below `net/ipv4/conf`.
+    Parameter {
+        /// Of which link; none: `all` or `default`.
+        index: Option<u32>,
+    },
     /// The kernel dropped messages since we read too slowly: what is known may be wrong.
     Overrun,
+}
+
+/// A message, and who asked for the change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// What happened.
+    pub event: Event,
+    /// Port of the netlink socket that asked for it, by default its process's id; 0: nobody did, the kernel acted by itself.
+    pub port: u32,
 }
 
 /// A subscription.
@@ -96,7 +113,7 @@ pub enum Event {
 pub struct Watch {
     socket: netlink_sys::Socket,
     buffer: Vec<u8>,
-    events: VecDeque<Event>,
+    events: VecDeque<Notice>,
 }
 
 /// The subscription failed.
@@ -107,19 +124,28 @@ pub struct WatchError {
     source: io::Error,
 }
 
+impl WatchError {
+    pub(crate) fn at(step: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self { step, source }
+    }
+}
+
 impl Watch {
     /// Subscribes in the namespace of the calling thread.
     ///
     /// # Errors
     /// The kernel refused the socket or a group.
     pub fn open(groups: &[Group]) -> Result<Self, WatchError> {
-        let step = |step| move |source| WatchError { step, source };
-        let mut socket =
-            netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE).map_err(step("socket"))?;
-        socket.set_non_blocking(true).map_err(step("non-blocking"))?;
-        socket.bind_auto().map_err(step("bind"))?;
+        let mut socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE)
+            .map_err(WatchError::at("socket"))?;
+        socket
+            .set_non_blocking(true)
+            .map_err(WatchError::at("non-blocking"))?;
+        socket.bind_auto().map_err(WatchError::at("bind"))?;
         for group in groups {
-            socket.add_membership(group.number()).map_err(step("join"))?;
+            socket
+                .add_membership(group.number())
+                .map_err(WatchError::at("join"))?;
         }
         Ok(Self {
             socket,
@@ -132,7 +158,7 @@ impl Watch {
     ///
     /// # Errors
     /// Reading failed.
-    pub fn next_event(&mut self) -> Result<Option<Event>, WatchError> {
+    pub fn next_event(&mut self) -> Result<Option<Notice>, WatchError> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
@@ -140,12 +166,16 @@ impl Watch {
             self.buffer.clear();
             self.buffer.reserve(32 * 1024);
             match self.socket.recv(&mut self.buffer, 0) {
-                Ok(_) => self
-                    .events
-                    .extend(parse::frames(&self.buffer).filter_map(|f| event_of(f.kind, f.body))),
+                Ok(_) => self.events.extend(parse::frames(&self.buffer).filter_map(|f| {
+                    let event = event_of(f.kind, f.body)?;
+                    Some(Notice { event, port: f.port })
+                })),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Some(Event::Overrun)),
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
+                    let event = Event::Overrun;
+                    return Ok(Some(Notice { event, port: 0 }));
+                }
                 Err(source) => {
                     return Err(WatchError {
                         step: "receive",
@@ -185,6 +215,14 @@ fn event_of(kind: u16, body: &[u8]) -> Option<Event> {
             rule: parse::rule_of(body)?,
             gone: kind == 33,
         },
+        // netconf(7) has no page; include/uapi/linux/netconf.h: NETCONFA_IFINDEX is attribute 1, negative for all and default.
+        80 | 81 => {
+            let (_, value) = parse::attributes(body, 4).find(|(kind, _)| *kind == 1)?;
+            let index = i32::from_ne_bytes(value.try_into().ok()?);
+            Event::Parameter {
+                index: u32::try_from(index).ok(),
+            }
+        }
         _ => return None,
     })
 }

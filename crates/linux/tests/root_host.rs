@@ -163,9 +163,11 @@ fn an_interface_that_is_not_there_yet_is_set_up_when_its_link_comes() {
         let mut watch = Watch::open(&[Group::Link]).unwrap();
         assert_eq!(bring_about(host, &wanted()).missing, [ETH1]);
         attach();
-        let event = wait_for("the link's event", || match watch.next_event().unwrap() {
-            Some(Event::Link(event)) if event.mac == Some(ETH1) => Some(event),
-            _ => None,
+        let event = wait_for("the link's event", || {
+            match watch.next_event().unwrap().map(|n| n.event) {
+                Some(Event::Link(event)) if event.mac == Some(ETH1) => Some(event),
+                _ => None,
+            }
         });
         assert!(
             matches!(event, LinkEvent { ref name, gone: false, .. } if name == "eth1"),
@@ -189,7 +191,7 @@ fn watching_tells_of_links_addresses_routes_and_rules() {
         sh("ip link delete eth1");
         let mut seen = Vec::new();
         wait_for("eth1 to be told gone", || {
-            let event = watch.next_event().unwrap()?;
+            let event = watch.next_event().unwrap()?.event;
             let last = matches!(&event, Event::Link(l) if l.gone && l.name == "eth1");
             seen.push(event);
             last.then_some(())
@@ -225,8 +227,8 @@ fn a_watcher_that_sleeps_too_long_is_told_so() {
         let requests: Vec<Request> = (0..4000).map(|n| Request::AddRule(rules(n))).collect();
         assert!(host.run(&requests).unwrap().iter().all(Result::is_ok));
         let mut overrun = false;
-        while let Some(event) = watch.next_event().unwrap() {
-            overrun |= event == Event::Overrun;
+        while let Some(notice) = watch.next_event().unwrap() {
+            overrun |= notice.event == Event::Overrun;
         }
         assert!(overrun, "4000 unread events fit in no default buffer");
     });

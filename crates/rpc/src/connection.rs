@@ -11,7 +11,10 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use tokio::net::UnixStream;
+use tonic::Status;
 use tonic::body::Body;
+
+use crate::method::Method;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +96,27 @@ async fn dial(socket: &Path) -> io::Result<UnixStream> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(PAUSE).await,
             connected => return connected,
         }
+    }
+}
+
+impl Connection {
+    /// One call. For those that go by [`Method`](crate::method::Method) and not by a generated client.
+    ///
+    /// # Errors
+    /// The server's refusal; a broken connection has a source.
+    pub async fn unary<Q, A>(&self, method: &Method<Q, A>, request: Q) -> Result<A, Status>
+    where
+        Q: prost::Message + 'static,
+        A: prost::Message + Default + 'static,
+    {
+        let mut grpc = tonic::client::Grpc::new(self.clone());
+        grpc.ready()
+            .await
+            .map_err(|error| Status::from_error(Box::new(error)))?;
+        let path = http::uri::PathAndQuery::from_static(method.path());
+        let codec = tonic_prost::ProstCodec::<Q, A>::default();
+        let reply = grpc.unary(tonic::Request::new(request), path, codec).await?;
+        Ok(reply.into_inner())
     }
 }
 

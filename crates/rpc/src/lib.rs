@@ -1,9 +1,11 @@
-//! The gRPC services on the agent's unix socket.
+//! The gRPC services on the agent's unix socket, and the short way to the same services on the socket beside it.
 //!
 //! * [`pb`]: package `rpc`, wire-compatible with the AWS VPC CNI's, so that plugin and agent of either project work
 //!   together while a DaemonSet rolls: `CNIBackend`, `NPBackend`, `ConfigServerBackend`.
 //! * [`health`]: the standard gRPC health service, which the probes of the pod spec call.
 //! * [`node`]: our own calls, which the original's protocol has no room for.
+//! * [`method`]: the unary methods of all of them by name.
+//! * [`direct`]: the same calls without HTTP/2, which is most of what a call costs a plugin.
 //!
 //! The code under `src/generated` comes from `proto/` by `generate/generate.sh` and is committed; `generate/check.sh`
 //! fails when it is not current. Nothing here knows addresses, pods or the kernel.
@@ -32,6 +34,9 @@ pub mod health {
 pub mod node {
     include!("generated/vpcnet.v1.rs");
 }
+
+pub mod direct;
+pub mod method;
 
 #[cfg(feature = "client")]
 mod connection;

@@ -1,14 +1,16 @@
-//! An agent that answers what the test says: the node agent's services and, on the socket beside it, the network policy
-//! agent's.
+//! An agent that answers what the test says: the node agent's services on both its sockets and, on the socket beside them,
+//! the network policy agent's.
 
 use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::net::UnixListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
+use vpcnet_rpc::direct::{self, Backends, HEAD};
 use vpcnet_rpc::health::health_check_response::ServingStatus;
 use vpcnet_rpc::health::health_server::{Health, HealthServer};
 use vpcnet_rpc::health::{HealthCheckRequest, HealthCheckResponse};
@@ -49,6 +51,13 @@ pub enum Asked {
     Gc(GcRequest),
 }
 
+/// By which socket a call came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Direct,
+    Grpc,
+}
+
 pub struct Answers {
     pub add: Answer<AddNetworkReply>,
     pub del: Answer<DelNetworkReply>,
@@ -58,14 +67,18 @@ pub struct Answers {
     pub status: Answer<StatusReply>,
     pub gc: Answer<GcReply>,
     asked: Vec<Asked>,
+    ways: Vec<Way>,
 }
 
 #[derive(Clone)]
-struct Service(Arc<Mutex<Answers>>);
+struct Service {
+    answers: Arc<Mutex<Answers>>,
+    way: Way,
+}
 
 /// The running agent. Ends with the value; [`Agent::kill`] ends it before.
 pub struct Agent {
-    shared: Service,
+    shared: Arc<Mutex<Answers>>,
     runtime: Option<tokio::runtime::Runtime>,
     socket: PathBuf,
 }
@@ -101,9 +114,10 @@ pub fn deleted(allocations: Vec<IpAllocationMetadata>) -> DelNetworkReply {
 }
 
 impl Agent {
-    pub fn start(socket: &Path) -> Self {
+    /// Serves these of the node agent's two sockets.
+    pub fn start(socket: &Path, ways: &[Way]) -> Self {
         let given = allocation("10.0.1.5", 1, 2);
-        let shared = Service(Arc::new(Mutex::new(Answers {
+        let shared = Arc::new(Mutex::new(Answers {
             add: Answer::With(added(vec![given.clone()])),
             del: Answer::With(deleted(vec![given])),
             enforce: Answer::With(EnforceNpReply { success: true }),
@@ -115,47 +129,79 @@ impl Agent {
             }),
             gc: Answer::With(GcReply::default()),
             asked: Vec::new(),
-        })));
+            ways: Vec::new(),
+        }));
         let mut agent = Self {
             shared,
             runtime: None,
             socket: socket.to_path_buf(),
         };
-        agent.serve(false);
+        for way in ways {
+            match way {
+                Way::Direct => agent.serve_direct(),
+                Way::Grpc => agent.serve_grpc(),
+            }
+        }
         agent
     }
 
-    /// Starts the servers; with `policy`, the network policy agent's too.
-    fn serve(&mut self, policy: bool) {
-        let runtime = match self.runtime.take() {
-            Some(runtime) => runtime,
-            None => tokio::runtime::Builder::new_multi_thread()
+    fn service(&self, way: Way) -> Service {
+        Service {
+            answers: Arc::clone(&self.shared),
+            way,
+        }
+    }
+
+    /// Runs `serve` inside the runtime, which is made for the first.
+    fn inside(&mut self, serve: impl FnOnce(&tokio::runtime::Runtime)) {
+        let runtime = self.runtime.get_or_insert_with(|| {
+            tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(1)
                 .enable_all()
                 .build()
-                .unwrap(),
-        };
-        let service = self.shared.clone();
+                .unwrap()
+        });
         let _inside = runtime.enter();
-        if policy {
-            let listener = UnixListener::bind(self.socket.with_file_name("npa.sock")).unwrap();
-            let server = tonic::transport::Server::builder().add_service(NpBackendServer::new(service));
-            runtime.spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
-        } else {
-            let listener = UnixListener::bind(&self.socket).unwrap();
+        serve(runtime);
+    }
+
+    fn serve_grpc(&mut self) {
+        let (service, socket) = (self.service(Way::Grpc), self.socket.clone());
+        self.inside(|runtime| {
+            let listener = UnixListener::bind(socket).unwrap();
             let server = tonic::transport::Server::builder()
                 .add_service(CniBackendServer::new(service.clone()))
                 .add_service(HealthServer::new(service.clone()))
                 .add_service(NodeAgentServer::new(service));
             runtime.spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
-        }
-        drop(_inside);
-        self.runtime = Some(runtime);
+        });
+    }
+
+    fn serve_direct(&mut self) {
+        let (service, socket) = (self.service(Way::Direct), direct::socket_beside(&self.socket));
+        let backends = Backends {
+            cni: service.clone(),
+            node: service.clone(),
+            health: service,
+        };
+        self.inside(|runtime| {
+            let listener = UnixListener::bind(socket).unwrap();
+            runtime.spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(direct_call(stream, backends.clone()));
+                }
+            });
+        });
     }
 
     /// Also serves the network policy agent's socket, and names a mode in the replies.
     pub fn with_policy(&mut self) {
-        self.serve(true);
+        let (service, socket) = (self.service(Way::Grpc), self.socket.with_file_name("npa.sock"));
+        self.inside(|runtime| {
+            let listener = UnixListener::bind(socket).unwrap();
+            let server = tonic::transport::Server::builder().add_service(NpBackendServer::new(service));
+            runtime.spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
+        });
         self.name_policy_mode();
     }
 
@@ -172,18 +218,23 @@ impl Agent {
     }
 
     pub fn set(&self, change: impl FnOnce(&mut Answers)) {
-        change(&mut self.shared.0.lock().unwrap());
+        change(&mut self.shared.lock().unwrap());
     }
 
     /// What was asked since the last time.
     pub fn asked(&self) -> Vec<Asked> {
-        std::mem::take(&mut self.shared.0.lock().unwrap().asked)
+        std::mem::take(&mut self.shared.lock().unwrap().asked)
+    }
+
+    /// By which sockets calls came since the last time, those of the network policy agent not counted.
+    pub fn ways(&self) -> Vec<Way> {
+        std::mem::take(&mut self.shared.lock().unwrap().ways)
     }
 
     /// Waits until somebody asked something.
     pub fn wait_for_a_call(&self) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        while self.shared.0.lock().unwrap().asked.is_empty() {
+        while self.shared.lock().unwrap().asked.is_empty() {
             assert!(Instant::now() < deadline, "no call came");
             std::thread::park_timeout(Duration::from_millis(1));
         }
@@ -205,10 +256,34 @@ impl Drop for Agent {
 
 impl Service {
     fn note<T>(&self, asked: Asked, answer: impl FnOnce(&Answers) -> Answer<T>) -> Answer<T> {
-        let mut answers = self.0.lock().unwrap();
+        let mut answers = self.answers.lock().unwrap();
+        if !matches!(asked, Asked::Enforce(_) | Asked::DeletePolicy(_)) {
+            answers.ways.push(self.way);
+        }
         answers.asked.push(asked);
         answer(&answers)
     }
+
+    /// For calls that no test looks into.
+    fn came<T>(&self, answer: impl FnOnce(&Answers) -> T) -> T {
+        let mut answers = self.answers.lock().unwrap();
+        answers.ways.push(self.way);
+        answer(&answers)
+    }
+}
+
+/// One connection of the direct socket; gone when the runtime is.
+async fn direct_call(mut stream: UnixStream, backends: Backends<Service, Service, Service>) {
+    let mut head = [0; HEAD];
+    stream.read_exact(&mut head).await.unwrap();
+    let mut frame = vec![0; direct::length(head).unwrap()];
+    stream.read_exact(&mut frame).await.unwrap();
+    let answer = direct::dispatch(&backends, direct::decode_request(&frame).unwrap()).await;
+    let reply = match answer {
+        Ok(message) => direct::encode_reply(0, "", &message),
+        Err(status) => direct::encode_reply(status.code() as u32, status.message(), &[]),
+    };
+    stream.write_all(&reply.unwrap()).await.unwrap();
 }
 
 #[tonic::async_trait]
@@ -248,7 +323,7 @@ impl NpBackend for Service {
 impl Health for Service {
     async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         Ok(Response::new(HealthCheckResponse {
-            status: self.0.lock().unwrap().health,
+            status: self.came(|a| a.health),
         }))
     }
 
@@ -262,8 +337,7 @@ impl Health for Service {
 #[tonic::async_trait]
 impl NodeAgent for Service {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
-        let answer = self.0.lock().unwrap().status.clone();
-        answer.give().await
+        self.came(|a| a.status.clone()).give().await
     }
 
     async fn list_owners(&self, _: Request<ListOwnersRequest>) -> Result<Response<ListOwnersReply>, Status> {

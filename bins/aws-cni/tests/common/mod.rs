@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
-pub use agent::{Agent, Answer, Asked};
+pub use agent::{Agent, Answer, Asked, Way};
 
 /// The specification's versions that the plugin speaks.
 pub const VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
@@ -164,8 +164,13 @@ pub const HOST_LINK: &str = "enicc21c2d7785";
 
 impl Bed {
     pub fn new() -> Self {
+        Self::served(&[Way::Direct, Way::Grpc])
+    }
+
+    /// With these of the agent's sockets.
+    pub fn served(ways: &[Way]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let agent = Agent::start(&dir.path().join("ipamd.sock"));
+        let agent = Agent::start(&dir.path().join("ipamd.sock"), ways);
         Self {
             node: Namespace::new("node"),
             pod: Namespace::new("pod"),

@@ -1,13 +1,13 @@
 //! The order of a batch's end: checkpoint, journal, answers, orders.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vpcnet_ipam::{
     Action, ActionId, Answer, Checkpoint, Event, FailureClass, PodKey, Refusal, RefusalCause, RequestId,
 };
 
-use super::{Batch, Core, JOURNAL_LAG, JOURNAL_RETRY, Order};
+use super::{Batch, Core, JOURNAL_LAG, JOURNAL_RETRY, Order, Told};
 use crate::clock;
 use crate::metrics::AddStage;
 use crate::state::{Intent, StateFile};
@@ -29,12 +29,12 @@ impl Core {
         let batch = self.write_checkpoint(batch);
         let written = Instant::now();
         let Batch { replies, orders } = batch;
-        // Answers first: nobody who has an address should wait for the journal of an intent.
+        // Answers first: nobody who has an address should wait for the journal of an intent, nor for a line of the log.
         for (request, answer) in replies {
             self.answer(request, answer, decided, written, events);
         }
         if orders.is_empty() {
-            self.write_journal_if_moved(self.inbox.is_empty());
+            // No action depends on the journal: the loop writes it when the answers are out.
             return;
         }
         let orders: Vec<Order> = orders.into_iter().map(|action| self.order(action)).collect();
@@ -207,26 +207,40 @@ impl Core {
         let Some(caller) = self.callers.remove(&request) else {
             return;
         };
-        self.log(&caller.key, &answer, caller.arrived);
         let given = matches!(answer, Answer::Assigned(_));
-        if caller.reply.send(answer).is_err() && given {
+        let lost = caller.reply.send(answer.clone()).is_err() && given;
+        if lost {
             events.push_back(Event::ReplyLost {
                 request,
-                key: caller.key,
+                key: caller.key.clone(),
             });
-            return;
         }
-        if caller.is_add {
-            self.metrics
-                .stage(AddStage::Decide, decided.saturating_duration_since(caller.seen));
-            self.metrics
-                .stage(AddStage::Checkpoint, written.saturating_duration_since(decided));
-            self.metrics.stage(AddStage::Reply, written.elapsed());
+        self.told.push(Told {
+            answer,
+            key: caller.key,
+            took: caller.arrived.elapsed(),
+            stages: (caller.is_add && !lost).then(|| {
+                [
+                    (AddStage::Decide, decided.saturating_duration_since(caller.seen)),
+                    (AddStage::Checkpoint, written.saturating_duration_since(decided)),
+                    (AddStage::Reply, written.elapsed()),
+                ]
+            }),
+        });
+    }
+
+    /// Logs and counts what was answered since the last time.
+    pub(super) fn note_answers(&mut self) {
+        for told in std::mem::take(&mut self.told) {
+            self.log(&told.key, &told.answer, told.took);
+            for (stage, took) in told.stages.into_iter().flatten() {
+                self.metrics.stage(stage, took);
+            }
         }
     }
 
-    fn log(&self, key: &PodKey, answer: &Answer, arrived: Instant) {
-        let took_us = arrived.elapsed().as_micros();
+    fn log(&self, key: &PodKey, answer: &Answer, took: Duration) {
+        let took_us = took.as_micros();
         match answer {
             Answer::Assigned(leases) => {
                 for lease in leases {

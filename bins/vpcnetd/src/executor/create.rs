@@ -204,10 +204,18 @@ async fn attach(cloud: &Cloud, wish: &Wish, eni: &NetworkInterface) -> Result<St
                         return Ok(attachment);
                     }
                 }
+                if place_taken(&error) {
+                    return Err(Failure::device_taken(error.to_string()));
+                }
                 again(error, &mut tries).await?;
             }
         }
     }
+}
+
+/// "Instance 'i-…' already has an interface attached at device index '1'": EC2 has no code of its own for that.
+fn place_taken(error: &Ec2Error) -> bool {
+    error.code == "InvalidParameterValue" && error.message.contains("device index")
 }
 
 /// A lost answer, or EC2's word that the interface is attached already (an earlier life's call, whose answer nobody read).

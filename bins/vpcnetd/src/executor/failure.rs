@@ -37,6 +37,15 @@ impl Failure {
         }
     }
 
+    /// Another interface sits where this one was to be attached.
+    pub fn device_taken(message: String) -> Self {
+        Self {
+            class: FailureClass::DeviceTaken,
+            message,
+            retry_at: None,
+        }
+    }
+
     /// The thing is gone.
     pub fn gone(message: String) -> Self {
         Self {

@@ -52,7 +52,8 @@ async fn wait(mac: Mac, mut watch: AsyncFd<Watch>) -> Result<(), LinkError> {
         // Ends when messages were lost: then the list is read again.
         loop {
             let mut ready = watch.readable_mut().await?;
-            match ready.get_inner_mut().next_event()? {
+            let notice = ready.get_inner_mut().next_event()?;
+            match notice.map(|n| n.event) {
                 Some(Event::Link(link)) if !link.gone && link.mac == Some(mac) => return Ok(()),
                 Some(Event::Overrun) => break,
                 Some(_) => {}

@@ -29,6 +29,7 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
                 "ready": published.ready,
                 "starting": view.starting,
                 "impaired": published.impaired,
+                "contested": published.contested,
                 "callers": view.callers,
                 "checkpoint": config.checkpoint,
                 "checkpoint_error": view.checkpoint_error,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use vpcnet_cloud::{Ec2, InstanceFacts};
 use vpcnet_ipam::{Event, Evidence, InterfaceFacts, KernelEvidence, Limits, Pool, Restored};
 
-use super::listing::list;
+use super::listing::{InUse, Seen, list};
 use super::{Surroundings, identity, tell};
 use crate::clock;
 use crate::config::MAX_PODS_FILE;
@@ -46,9 +46,14 @@ async fn attempt(
     let machine = machine(&instance);
     let ec2 = around.ec2(&machine.region).map_err(|e| e.to_string())?;
     let limits = limits_of(&ec2, &machine, found).await?;
-    let interfaces = list(around, &ec2, &machine, found.checkpoint.as_ref(), kernel)
+    let in_use = InUse {
+        checkpoint: found.checkpoint.as_ref(),
+        kernel,
+    };
+    let seen = list(around, &ec2, &machine, &in_use)
         .await
         .map_err(|e| e.to_string())?;
+    let interfaces: Vec<InterfaceFacts> = seen.iter().map(|i| i.facts.clone()).collect();
     if !interfaces.iter().any(|i| i.is_primary) {
         return Err("IMDS does not show the primary interface with its address yet".into());
     }
@@ -74,7 +79,7 @@ async fn attempt(
             .unwrap_or_default(),
         machine,
     };
-    let started = restore(around, found, kernel, facts, limits, &interfaces)?;
+    let started = restore(around, found, kernel, facts, limits, seen)?;
     Ok((started, interfaces, ec2))
 }
 
@@ -85,7 +90,7 @@ fn restore(
     kernel: &KernelEvidence,
     facts: Facts,
     limits: Limits,
-    interfaces: &[InterfaceFacts],
+    seen: Vec<Seen>,
 ) -> Result<Started, String> {
     let targets = limits::targets(
         &around.config.pool,
@@ -102,16 +107,10 @@ fn restore(
     let now = clock::now();
     let (mut pool, notes, mut actions) =
         Pool::restore(identity, limits, targets, restored, now).map_err(|e| e.to_string())?;
-    for facts in interfaces {
-        actions.extend(pool.handle(
-            now,
-            Event::InterfaceSeen {
-                facts: facts.clone(),
-                evidence: Evidence::Imds,
-            },
-        ));
+    let ids = seen.iter().map(|i| i.facts.id.clone()).collect();
+    for one in seen {
+        actions.extend(pool.handle(now, one.event()));
     }
-    let ids = interfaces.iter().map(|i| i.id.clone()).collect();
     actions.extend(pool.handle(
         now,
         Event::InterfacesListed {

@@ -1,47 +1,90 @@
-//! The interfaces of the instance, from IMDS, with EC2's word on whose they are and what they are for.
+//! The interfaces of the instance. IMDS tells them, and lags: where it leaves out what pods already use, or where there is
+//! more than the primary interface, EC2 is asked, in one call, what is attached, whose it is and what it has.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use vpcnet_cloud::{Ec2, ImdsError, ImdsInterface, NetworkInterface};
+use ipnet::Ipv4Net;
+use vpcnet_cloud::{Ec2, Ec2Error, Filter, ImdsError, ImdsInterface, NetworkInterface};
 use vpcnet_ipam::{
     CardIndex, Checkpoint, DeviceIndex, EniId, Event, Evidence, InterfaceFacts, InterfaceKind,
     KernelEvidence, SubnetId, route_table,
 };
 
 use super::Surroundings;
-use crate::executor::{Cloud, kind_of, manages};
+use crate::executor::{self, Cloud, kind_of, manages};
 use crate::state::Machine;
 
 /// First and longest pause between attempts to list.
 const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
-/// All interfaces with an IPv4 address. `checkpoint` and `kernel` tell ours where EC2 is silent.
+/// An interface, and who says what it is and has.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) facts: InterfaceFacts,
+    pub(super) evidence: Evidence,
+}
+
+impl Seen {
+    pub(super) fn event(self) -> Event {
+        Event::InterfaceSeen {
+            facts: self.facts,
+            evidence: self.evidence,
+        }
+    }
+}
+
+/// What pods use already, as far as files and kernel tell.
+pub(super) struct InUse<'a> {
+    pub(super) checkpoint: Option<&'a Checkpoint>,
+    pub(super) kernel: &'a KernelEvidence,
+}
+
+/// All interfaces with an IPv4 address. What is in use tells ours where EC2 is silent.
 pub(super) async fn list(
     around: &Surroundings,
     ec2: &Ec2,
     machine: &Machine,
-    checkpoint: Option<&Checkpoint>,
-    kernel: &KernelEvidence,
-) -> Result<Vec<InterfaceFacts>, ImdsError> {
-    let listing = around.imds.interfaces().await?;
-    for skipped in &listing.skipped {
-        tracing::warn!(mac = %skipped.mac, cause = %skipped.cause, "IMDS lists an interface and does not describe it");
+    in_use: &InUse<'_>,
+) -> Result<Vec<Seen>, ImdsError> {
+    let listed = by_imds(around).await?;
+    let alone = listed.iter().all(|i| i.primary);
+    if alone && in_use.is_within(&listed) {
+        return Ok(listed
+            .iter()
+            .filter_map(|i| of_imds(i, i.primary, InterfaceKind::Interface))
+            .collect());
     }
-    let described = describe(ec2, &listing.interfaces).await;
-    let facts = |i| facts_of(around, machine, i, described.as_ref(), checkpoint, kernel);
-    Ok(listing.interfaces.iter().filter_map(facts).collect())
+    if alone {
+        tracing::info!("pods use addresses that IMDS does not list: asking EC2 what is attached");
+    }
+    match by_ec2(around, ec2, machine, &listed).await {
+        Ok(seen) => Ok(seen),
+        Err(error) => {
+            tracing::warn!(%error, "tags of the interfaces not known: only those that pods already use are used");
+            Ok(listed
+                .iter()
+                .filter_map(|i| of_imds(i, in_use.of(i), InterfaceKind::Interface))
+                .collect())
+        }
+    }
 }
 
 /// Tells the pool what is there, after EC2 or the kernel showed that the pool is wrong about it.
 pub async fn relist(cloud: &Cloud) {
     let around = &cloud.around;
-    let kernel = KernelEvidence::default();
     let mut pause = RETRY.0;
     let found = loop {
-        match list(around, &cloud.ec2, &cloud.machine, None, &kernel).await {
-            Ok(found) => break found,
-            Err(error) => tracing::warn!(%error, "the interfaces could not be listed"),
+        let seen = match by_imds(around).await {
+            Ok(listed) => by_ec2(around, &cloud.ec2, &cloud.machine, &listed)
+                .await
+                .map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match seen {
+            Ok(seen) => break seen,
+            Err(why) => tracing::warn!(%why, "the interfaces could not be listed"),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY.1);
@@ -51,65 +94,104 @@ pub async fn relist(cloud: &Cloud) {
             .map(|p| p.interfaces().map(|i| i.id).collect::<Vec<_>>())
     });
     let known = known.await.ok().flatten().unwrap_or_default();
-    let ids = found.iter().map(|i| i.id.clone()).collect();
-    for facts in found.into_iter().filter(|i| !known.contains(&i.id)) {
+    let ids = found.iter().map(|i| i.facts.id.clone()).collect();
+    for seen in found.into_iter().filter(|i| !known.contains(&i.facts.id)) {
+        let facts = &seen.facts;
         tracing::info!(eni = %facts.id, managed = facts.managed, "an interface that was not known");
-        if let Err(error) = around.host.set_up(&facts).await {
+        if let Err(error) = around.host.set_up(facts).await {
             tracing::warn!(eni = %facts.id, %error, "not set up on the host, and not used");
             continue;
         }
-        around.core.event(Event::InterfaceSeen {
-            facts,
-            evidence: Evidence::Imds,
-        });
+        around.core.event(seen.event());
     }
     around.core.event(Event::InterfacesListed {
         ids,
-        evidence: Evidence::Imds,
+        evidence: Evidence::Ec2,
     });
 }
 
-/// EC2's word on all interfaces, for their tags and kinds. Not asked when there is only the primary one.
-async fn describe(ec2: &Ec2, interfaces: &[ImdsInterface]) -> Option<BTreeMap<String, NetworkInterface>> {
-    if interfaces.iter().all(|i| i.primary) {
-        return Some(BTreeMap::new());
+async fn by_imds(around: &Surroundings) -> Result<Vec<ImdsInterface>, ImdsError> {
+    let listing = around.imds.interfaces().await?;
+    for skipped in &listing.skipped {
+        tracing::warn!(mac = %skipped.mac, cause = %skipped.cause, "IMDS lists an interface and does not describe it");
     }
-    let ids: Vec<String> = interfaces.iter().map(|i| i.id.clone()).collect();
-    match ec2.describe_present_network_interfaces(&ids).await {
-        Ok(present) => Some(present.found.into_iter().map(|i| (i.id.clone(), i)).collect()),
-        Err(error) => {
-            tracing::warn!(%error, "tags of the interfaces not known: only those that pods already use are used");
-            None
-        }
-    }
+    Ok(listing.interfaces)
 }
 
-fn facts_of(
+/// What EC2 says is attached; and of what only IMDS lists, what EC2 at least knows.
+async fn by_ec2(
     around: &Surroundings,
+    ec2: &Ec2,
     machine: &Machine,
-    seen: &ImdsInterface,
-    described: Option<&BTreeMap<String, NetworkInterface>>,
-    checkpoint: Option<&Checkpoint>,
-    kernel: &KernelEvidence,
-) -> Option<InterfaceFacts> {
-    let (card, device) = (CardIndex(seen.card), DeviceIndex(seen.device));
+    listed: &[ImdsInterface],
+) -> Result<Vec<Seen>, Ec2Error> {
+    let filter = Filter::new("attachment.instance-id", &machine.instance_id);
+    let mut attached = ec2.find_network_interfaces(&[filter]).await?;
+    attached.retain(|i| {
+        i.attachment
+            .as_ref()
+            .is_some_and(|a| !a.status.starts_with("detach"))
+    });
+    let cidrs = cidrs(ec2, listed, &attached).await?;
+    let ownership = around.ownership(machine);
+    let mut all: Vec<Seen> = attached
+        .iter()
+        .filter_map(|eni| {
+            let place = eni.attachment.as_ref()?;
+            let (card, device) = (place.network_card_index.unwrap_or_default(), place.device_index?);
+            let cidr = *cidrs.get(&eni.subnet_id)?;
+            let facts = executor::facts_of(eni, CardIndex(card), DeviceIndex(device), cidr, &ownership)?;
+            let evidence = Evidence::Ec2;
+            Some(Seen { facts, evidence })
+        })
+        .collect();
+    let unread: Vec<&ImdsInterface> = listed
+        .iter()
+        .filter(|i| !attached.iter().any(|eni| eni.id == i.id))
+        .collect();
+    if unread.is_empty() {
+        return Ok(all);
+    }
+    // EC2's reads may lag too. What it does not know at all is gone, and IMDS the one behind.
+    let ids: Vec<String> = unread.iter().map(|i| i.id.clone()).collect();
+    let present = ec2.describe_present_network_interfaces(&ids).await?.found;
+    let known: BTreeMap<&str, &NetworkInterface> = present.iter().map(|i| (i.id.as_str(), i)).collect();
+    all.extend(unread.into_iter().filter_map(|seen| {
+        let eni = known.get(seen.id.as_str())?;
+        let managed = manages(&ownership, eni, seen.primary);
+        of_imds(seen, managed, kind_of(&eni.interface_type))
+    }));
+    Ok(all)
+}
+
+/// The CIDRs of the interfaces' subnets: IMDS tells those of the interfaces it lists.
+async fn cidrs(
+    ec2: &Ec2,
+    listed: &[ImdsInterface],
+    attached: &[NetworkInterface],
+) -> Result<BTreeMap<String, Ipv4Net>, Ec2Error> {
+    let mut cidrs: BTreeMap<String, Ipv4Net> = listed
+        .iter()
+        .filter_map(|i| Some((i.subnet_id.clone(), i.subnet_ipv4_cidr?)))
+        .collect();
+    let mut unknown: Vec<String> = attached.iter().map(|i| i.subnet_id.clone()).collect();
+    unknown.retain(|id| !cidrs.contains_key(id));
+    unknown.sort();
+    unknown.dedup();
+    if !unknown.is_empty() {
+        let subnets = ec2.describe_subnets(&unknown, &[]).await?;
+        cidrs.extend(subnets.into_iter().filter_map(|s| Some((s.id, s.ipv4_cidr?))));
+    }
+    Ok(cidrs)
+}
+
+fn of_imds(seen: &ImdsInterface, managed: bool, kind: InterfaceKind) -> Option<Seen> {
     let (primary_address, others) = seen.local_ipv4s.split_first()?;
-    let described = described.map(|all| all.get(&seen.id));
-    let (managed, kind) = match described {
-        _ if seen.primary => (true, InterfaceKind::Interface),
-        // EC2 does not know it: IMDS lists what is gone.
-        Some(None) => return None,
-        Some(Some(eni)) => (
-            manages(&around.ownership(machine), eni, false),
-            kind_of(&eni.interface_type),
-        ),
-        None => (is_used(seen, checkpoint, kernel), InterfaceKind::Interface),
-    };
-    Some(InterfaceFacts {
+    let facts = InterfaceFacts {
         id: EniId(seen.id.clone()),
         mac: seen.mac.clone(),
-        device,
-        card,
+        device: DeviceIndex(seen.device),
+        card: CardIndex(seen.card),
         subnet: SubnetId(seen.subnet_id.clone()),
         subnet_cidr: seen.subnet_ipv4_cidr?,
         primary_address: *primary_address,
@@ -119,16 +201,39 @@ fn facts_of(
         addresses: others.to_vec(),
         prefixes: seen.ipv4_prefixes.clone(),
         ipv6_prefixes: seen.ipv6_prefixes.clone(),
-    })
+    };
+    let evidence = Evidence::Imds;
+    Some(Seen { facts, evidence })
 }
 
-/// Without EC2's word an interface counts as ours if a pod already has one of its addresses: nobody else puts pods there.
-fn is_used(seen: &ImdsInterface, checkpoint: Option<&Checkpoint>, kernel: &KernelEvidence) -> bool {
-    let owned = |address: &std::net::Ipv4Addr| {
-        let address = std::net::IpAddr::V4(*address);
-        checkpoint.is_some_and(|c| c.allocations.iter().any(|a| a.address == address))
-            || kernel.pods.iter().any(|p| p.address == address)
-    };
-    let table = route_table(CardIndex(seen.card), DeviceIndex(seen.device));
-    seen.local_ipv4s.iter().any(owned) || kernel.from_rules.iter().any(|r| r.table == table)
+impl InUse<'_> {
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let owned = self.checkpoint.into_iter().flat_map(|c| c.allocations.iter());
+        owned
+            .map(|a| a.address)
+            .chain(self.kernel.pods.iter().map(|p| p.address))
+    }
+
+    /// Whether these interfaces have all of it.
+    fn is_within(&self, listed: &[ImdsInterface]) -> bool {
+        let has = |at: Ipv4Addr| {
+            listed.iter().any(|i| {
+                i.local_ipv4s.contains(&at) || i.ipv4_prefixes.iter().any(|prefix| prefix.contains(&at))
+            })
+        };
+        self.addresses().all(|at| match at {
+            IpAddr::V4(at) => has(at),
+            IpAddr::V6(_) => true,
+        })
+    }
+
+    /// Without EC2's word an interface counts as ours if a pod already has one of its addresses: nobody else puts pods there.
+    fn of(&self, seen: &ImdsInterface) -> bool {
+        let table = route_table(CardIndex(seen.card), DeviceIndex(seen.device));
+        seen.primary
+            || self
+                .addresses()
+                .any(|at| matches!(at, IpAddr::V4(at) if seen.local_ipv4s.contains(&at)))
+            || self.kernel.from_rules.iter().any(|r| r.table == table)
+    }
 }

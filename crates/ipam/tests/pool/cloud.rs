@@ -93,7 +93,11 @@ impl Cloud {
         if it.device == Some(device) {
             return Ok(());
         }
-        if attached.len() as u64 >= u64::from(self.interfaces) || attached.contains(&device) {
+        if attached.contains(&device) {
+            self.beyond_limits += 1;
+            return Err(FailureClass::DeviceTaken);
+        }
+        if attached.len() as u64 >= u64::from(self.interfaces) {
             self.beyond_limits += 1;
             return Err(FailureClass::LimitReached);
         }

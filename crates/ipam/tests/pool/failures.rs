@@ -334,6 +334,37 @@ fn an_interface_for_which_there_is_no_place_is_deleted_and_the_place_avoided() {
 }
 
 #[test]
+fn where_somebody_else_sits_another_place_is_tried_at_once() {
+    let (mut rig, create) = creating();
+    rig.progress(
+        &create,
+        Stage::Created {
+            eni: EniId::from("eni-x"),
+        },
+    );
+    rig.fail(
+        &create,
+        FailureClass::DeviceTaken,
+        "InvalidParameterValue: already has an interface attached at device index '1'",
+        None,
+    );
+    assert_eq!(rig.ordered(), ["delete eni-x", "create 2 +9"]);
+    let mut theirs = rig.facts(1, 9);
+    theirs.managed = false;
+    rig.tell(Event::InterfaceSeen {
+        facts: theirs,
+        evidence: Evidence::Ec2,
+    });
+    rig.succeed_all();
+    rig.pass(600_000);
+    assert_eq!(
+        (rig.ordered(), rig.sums()),
+        (vec![], (18, 1, 3)),
+        "one in use, one in reserve, one that is not ours"
+    );
+}
+
+#[test]
 fn a_created_interface_that_vanished_is_made_anew_with_another_token() {
     let (mut rig, create) = creating();
     rig.progress(

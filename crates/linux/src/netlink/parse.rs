@@ -14,6 +14,8 @@ pub(crate) struct Frame<'a> {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     pub(crate) sequence: u32,
+    /// Of the socket that asked; 0: the kernel of its own accord. In notices.
+    pub(crate) port: u32,
     pub(crate) body: &'a [u8],
 }
 
@@ -25,6 +27,7 @@ pub(crate) fn frames(mut datagram: &[u8]) -> impl Iterator<Item = Frame<'_>> {
             kind: read_u16(datagram, 4)?,
             flags: read_u16(datagram, 6)?,
             sequence: read_u32(datagram, 8)?,
+            port: read_u32(datagram, 12)?,
             body: datagram.get(16..length)?,
         };
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();

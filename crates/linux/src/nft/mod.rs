@@ -19,6 +19,7 @@
 mod compare;
 mod program;
 mod rules;
+mod watch;
 
 use std::net::Ipv4Addr;
 
@@ -27,6 +28,7 @@ use serde_json::Value;
 
 pub use program::NftError;
 use program::Program;
+pub use watch::{Culprit, TableWatch, Touched};
 
 /// The table's name, in family `ip`.
 pub const TABLE: &str = "vpcnet";

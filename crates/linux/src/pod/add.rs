@@ -13,7 +13,17 @@ use crate::sysctl::Tree;
 /// How long an IPv6 address may stay unusable.
 const ADDRESS_LIMIT: Duration = Duration::from_secs(5);
 
-/// Makes the interfaces of a pod. `host` must be a socket of the namespace the calling thread is in.
+/// [`add_by`] for a caller who has no socket of the pod's namespace.
+///
+/// # Errors
+/// As [`add_by`].
+pub fn add(host: &mut Socket, pod: &Netns, interfaces: &[PodInterface]) -> Result<Vec<Added>, PodError> {
+    let mut inside = Socket::open_in(pod).map_err(PodError::kernel(Step::Look))?;
+    add_by(host, pod, &mut inside, interfaces)
+}
+
+/// Makes the interfaces of a pod. `host` must be a socket of the namespace the calling thread is in, `inside` one of the
+/// pod's.
 ///
 /// First everything is checked that can be; then the veth pairs are made (one send), the pod's ends are set up (one
 /// send), the host's routes and rules are written (one send). A host link of the same name, left by an earlier pod of the
@@ -22,14 +32,18 @@ const ADDRESS_LIMIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// [`PodError`]; the kernel is then as before the call, except that a stale link and stale rules of nobody stay deleted,
 /// and for what [`PodError::left_behind`] names.
-pub fn add(host: &mut Socket, pod: &Netns, interfaces: &[PodInterface]) -> Result<Vec<Added>, PodError> {
+pub fn add_by(
+    host: &mut Socket,
+    pod: &Netns,
+    inside: &mut Socket,
+    interfaces: &[PodInterface],
+) -> Result<Vec<Added>, PodError> {
     validate::interfaces(interfaces)?;
-    if Netns::current()?.same(pod) {
+    if pod.is_current()? {
         return Err(PodError::HostNamespace {
             path: pod.path().to_path_buf(),
         });
     }
-    let mut inside = Socket::open_in(pod).map_err(PodError::kernel(Step::Look))?;
     for one in interfaces {
         if inside
             .index_of(&one.name)
@@ -46,9 +60,9 @@ pub fn add(host: &mut Socket, pod: &Netns, interfaces: &[PodInterface]) -> Resul
     run_all(host, Step::Stale, &stale, &[Errno::NODEV])?;
 
     let mut done = Done::default();
-    match wire(host, &mut inside, pod, interfaces, &mut done) {
+    match wire(host, inside, pod, interfaces, &mut done) {
         Ok(added) => Ok(added),
-        Err(error) => Err(error.with_undo(done.undo(host, &mut inside))),
+        Err(error) => Err(error.with_undo(done.undo(host, inside))),
     }
 }
 

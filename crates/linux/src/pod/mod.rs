@@ -18,6 +18,7 @@ mod add;
 mod check;
 mod del;
 mod error;
+mod keep;
 mod validate;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -27,10 +28,11 @@ use ipnet::IpNet;
 use crate::Mac;
 use crate::netlink::{Device, MAIN, Rule};
 
-pub use add::add;
+pub use add::{add, add_by};
 pub use check::{Finding, check};
 pub use del::del;
 pub use error::{PodError, Step};
+pub use keep::{Kept, is_led_astray, keep};
 
 /// Priority of the rule that leads to a pod.
 pub const TO_POD_RULE: u32 = 512;
