@@ -40,7 +40,7 @@ format: ## rustfmt over the workspace
 	cargo fmt --all
 
 .PHONY: generate
-generate: ## regenerate the committed code of the protobuf services
+generate: ## regenerate the committed code of the protobuf services and docs/configuration.md
 	@scripts/generate
 
 .PHONY: generate-check

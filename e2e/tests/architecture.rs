@@ -44,6 +44,13 @@ const PURE: &[&str] = &[
 const MUST_NOT_KNOW: &[(&str, &[&[&str]])] = &[
     ("vpcnet-ipam", &[PURE, &["vpcnet-cni", "vpcnet-limits"]]),
     ("vpcnet-cni", &[PURE, &["vpcnet-ipam", "vpcnet-limits"]]),
+    (
+        "vpcnet-config",
+        &[
+            PURE,
+            &["vpcnet-ipam", "vpcnet-cni", "vpcnet-limits", "yaml-rust2"],
+        ],
+    ),
     ("vpcnet-limits", &[PURE, &["serde", "vpcnet-ipam", "vpcnet-cni"]]),
     (
         "vpcnet-rpc",
@@ -237,6 +244,7 @@ fn pure_crates_do_not_ask_the_machine() {
     for directory in [
         "crates/ipam/src",
         "crates/cni/src",
+        "crates/config/src",
         "crates/limits/src",
         "crates/lab/src/model",
     ] {

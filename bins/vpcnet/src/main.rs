@@ -1,10 +1,11 @@
 //! `vpcnet`: the command line. It asks the agent of this node over its introspection server and never touches the kernel
-//! or the cloud itself; `vpcnet lab` is another program.
+//! or the cloud itself; `vpcnet lab` is another program. `vpcnet config` only reads what it is given.
 //!
-//! Exit codes: 0 done; 1 it could not be done, the reason is on stderr; 2 wrong usage; 3 (`status`) the agent answers but
-//! does not serve pods yet.
+//! Exit codes: 0 done; 1 it could not be done, the reason is on stderr, or (`config check`) the agent would not start; 2 wrong
+//! usage, or (`config check`) a file that cannot be read; 3 (`status`) the agent answers but does not serve pods yet.
 #![forbid(unsafe_code)]
 
+mod config;
 mod http;
 mod lab;
 mod plan;
@@ -15,16 +16,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use vpcnet_config::vars;
 
 /// Where the agent answers unless it was told otherwise.
-const DEFAULT_ADDRESS: &str = "127.0.0.1:61679";
+const DEFAULT_ADDRESS: &str = vars::INTROSPECTION_BIND_ADDRESS.default;
 
-/// VPC addresses for pods: the lab, the agent's status and its next plan.
+/// VPC addresses for pods: the lab, the agent's status, its next plan and its settings.
 #[derive(Parser)]
 #[command(
     name = "vpcnet",
     version,
-    after_help = "Exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage,\n3 (status) the agent answers but does not serve pods yet."
+    after_help = "Exit codes: 0 done, 1 failed (the reason is on stderr) or, of config\ncheck, the agent would not start, 2 wrong usage, 3 (status) the agent answers but\ndoes not serve pods yet."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -61,6 +63,24 @@ enum Command {
         /// A pool saved from `/v1/vpcnet/pool` instead of the live agent's; `-` reads stdin
         file: Option<PathBuf>,
     },
+    /// The agent's settings
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// What an environment means to the agent, what of it is ignored, and why
+    Check {
+        /// NAME=VALUE lines, or a Kubernetes manifest in YAML or JSON, instead of this process's environment; `-` reads stdin
+        #[arg(long)]
+        file: Option<PathBuf>,
+        /// The container of the manifest [default: aws-node or vpcnetd, else the only one]
+        #[arg(long, requires = "file")]
+        container: Option<String>,
+    },
 }
 
 #[derive(Args)]
@@ -76,7 +96,7 @@ impl Agent {
         let text = self
             .address
             .or_else(|| {
-                std::env::var("INTROSPECTION_BIND_ADDRESS")
+                std::env::var(vars::INTROSPECTION_BIND_ADDRESS.name)
                     .ok()
                     .filter(|a| !a.is_empty())
             })
@@ -119,25 +139,28 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    if let Command::Lab { arguments } = cli.command {
-        return Err(lab::exec(&arguments).into());
+    match cli.command {
+        Command::Lab { arguments } => Err(lab::exec(&arguments).into()),
+        Command::Config {
+            command: ConfigCommand::Check { file, container },
+        } => config::check(file, container.as_deref()),
+        Command::Status { agent, json } => asking(async { status::run(&agent.address(), json).await }),
+        Command::Plan {
+            agent,
+            why,
+            json,
+            file,
+        } => asking(async { plan::run(&agent.address(), file.as_deref(), why, json).await }),
     }
+}
+
+/// Runs what asks the agent.
+fn asking(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::Runtime)?;
-    runtime.block_on(async {
-        match cli.command {
-            Command::Lab { .. } => Ok(ExitCode::SUCCESS),
-            Command::Status { agent, json } => status::run(&agent.address(), json).await,
-            Command::Plan {
-                agent,
-                why,
-                json,
-                file,
-            } => plan::run(&agent.address(), file.as_deref(), why, json).await,
-        }
-    })
+    runtime.block_on(command)
 }
 
 /// Prints, and says so when it cannot be printed.

@@ -56,7 +56,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let config = Arc::new(config);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        node = config.node_name,
+        node = config.kubernetes.node_name,
         "vpcnetd starts"
     );
     for note in &config.notes {
@@ -75,7 +75,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let publisher = Publisher::new(Published {
         exclude_snat: config.host.exclude_snat.clone(),
         external_snat: config.host.external_snat,
-        policy_mode: config.policy_mode.clone(),
+        policy_mode: config.kubernetes.policy_mode.clone(),
         ..Published::default()
     });
     let around = Surroundings {

@@ -35,7 +35,7 @@ pub fn targets(settings: &PoolSettings, instance_type: &str, limits: &Limits, fi
         warm_eni: settings.warm_eni,
         warm_ip: settings.warm_ip,
         minimum_ip: settings.minimum_ip,
-        warm_prefix: settings.warm_prefix,
+        warm_prefix: Some(settings.warm_prefix),
         max_eni: settings.max_eni,
         max_pods,
         cooldown: settings.cooldown,

@@ -11,7 +11,7 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::{DEFAULT_LOG_FILE, LogSettings, LogTarget};
+use crate::config::{DEFAULT_LOG_FILE, LogLevel, LogSettings, LogTarget};
 
 /// A file is renamed when it has this many bytes (the original's 100 MB).
 const ROTATE_AT: u64 = 100 * 1024 * 1024;
@@ -21,13 +21,19 @@ const KEEP: u32 = 5;
 /// Starts the log. Returns what went wrong on the way, for the log itself.
 pub fn start(settings: &LogSettings) -> Option<String> {
     let (target, mut note) = (resolve(&settings.target), None);
+    let level = match settings.level {
+        LogLevel::Debug => Level::DEBUG,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Error => Level::ERROR,
+    };
     // Other crates' lines are kept only from warnings up: the HTTP/2 stack alone writes dozens for every ADD.
     let filter = Targets::new()
         .with_default(Level::WARN)
-        .with_target("vpcnet", settings.level)
-        .with_target("vpcnetd", settings.level)
-        .with_target("vpcnet_cloud", settings.level)
-        .with_target("vpcnet_linux", settings.level);
+        .with_target("vpcnet", level)
+        .with_target("vpcnetd", level)
+        .with_target("vpcnet_cloud", level)
+        .with_target("vpcnet_linux", level);
     let registry = tracing_subscriber::registry().with(filter);
     let started = match target {
         LogTarget::File(path) => match Rotated::open(&path, ROTATE_AT) {

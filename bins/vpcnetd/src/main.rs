@@ -6,7 +6,7 @@
 
 use std::process::ExitCode;
 
-use vpcnetd::{agent, config::Config, logging};
+use vpcnetd::{agent, config, logging};
 
 fn main() -> ExitCode {
     if let Some(argument) = std::env::args().nth(1) {
@@ -16,11 +16,11 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         eprintln!(
-            "vpcnetd: {argument:?}: it takes no arguments; settings are environment variables (see the guide)"
+            "vpcnetd: {argument:?}: it takes no arguments; settings are environment variables (docs/configuration.md)"
         );
         return ExitCode::FAILURE;
     }
-    let config = match Config::from_env() {
+    let config = match config::from_env() {
         Ok(config) => config,
         Err(error) => return fail(&error),
     };

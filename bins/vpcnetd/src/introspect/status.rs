@@ -25,7 +25,7 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
                 "version": env!("CARGO_PKG_VERSION"),
                 "pid": std::process::id(),
                 "uptime_ms": u64::try_from(clock::since_start().as_millis()).unwrap_or(u64::MAX),
-                "node": config.node_name,
+                "node": config.kubernetes.node_name,
                 "ready": published.ready,
                 "starting": view.starting,
                 "impaired": published.impaired,
