@@ -100,7 +100,7 @@ async fn dial(socket: &Path) -> io::Result<UnixStream> {
 }
 
 impl Connection {
-    /// One call. For those that go by [`Method`](crate::method::Method) and not by a generated client.
+    /// One call. For those that go by [`Method`] and not by a generated client.
     ///
     /// # Errors
     /// The server's refusal; a broken connection has a source.
