@@ -107,6 +107,19 @@ fn the_ip_command_shows_what_the_original_plugin_leaves() {
 }
 
 #[test]
+fn on_a_host_that_forwards_ipv6_the_pods_link_does_not() {
+    on_new_host(|host| {
+        let sysctl = vpcnet_linux::sysctl::Tree::default();
+        sysctl.write("net/ipv6/conf/all/forwarding", "1").unwrap();
+        let one = interface(5, 3);
+        pod::add(host, &new_netns(), std::slice::from_ref(&one)).unwrap();
+        let key = format!("net/ipv6/conf/{}/forwarding", one.host_name);
+        assert_eq!(sysctl.read(&key).unwrap(), "0");
+        assert_eq!(sysctl.read("net/ipv6/conf/all/forwarding").unwrap(), "1");
+    });
+}
+
+#[test]
 fn a_pod_on_the_primary_interface_has_no_from_rule() {
     on_new_host(|host| {
         for (n, table) in [(5, MAIN), (6, 0), (7, 1)] {

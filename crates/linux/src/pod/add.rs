@@ -245,7 +245,13 @@ fn quiet_host_ends(interfaces: &[PodInterface]) -> Result<(), PodError> {
     for one in interfaces {
         for (parameter, value) in [("accept_ra", "0"), ("accept_redirects", "1"), ("forwarding", "0")] {
             let key = format!("net/ipv6/conf/{}/{parameter}", one.host_name);
-            match sysctl.write(&key, value) {
+            let done = match parameter {
+                // Any write of it wants the lock of all network changes, and while another has it the kernel lets the call
+                // run again and again, on a full processor. A new link mostly has the value.
+                "forwarding" => sysctl.ensure(&key, value).map(drop),
+                _ => sysctl.write(&key, value),
+            };
+            match done {
                 Ok(()) => {}
                 // No IPv6 in this kernel: nothing to keep quiet.
                 Err(error) if error.is_missing() => break,
