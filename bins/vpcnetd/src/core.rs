@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use vpcnet_ipam::{Action, Answer, Event, Mono, PodKey, Pool, RequestId};
+use vpcnet_ipam::{Action, Answer, CheckpointWriter, Event, Mono, PodKey, Pool, RequestId};
 
 use crate::clock;
 use crate::metrics::{AddStage, Metrics};
@@ -85,6 +85,7 @@ struct Running {
     pool: Pool,
     /// The last checkpoint that was written: what a failed write is undone to.
     written: Vec<u8>,
+    writer: CheckpointWriter,
     written_generation: u64,
     /// `None`: not written yet.
     journal_generation: Option<u64>,
@@ -285,8 +286,10 @@ impl Core {
             notes,
         } = started;
         let generation = pool.checkpoint_generation();
+        let mut writer = CheckpointWriter::default();
         let mut running = Running {
-            written: pool.checkpoint_json(),
+            written: writer.json(&pool),
+            writer,
             written_generation: generation,
             journal_generation: None,
             journal_at: Instant::now(),

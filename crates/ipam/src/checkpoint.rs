@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{PodKey, PodMeta};
-use crate::pool::Pool;
+use crate::owner::Held;
 
 /// `version` of the format.
 pub const FORMAT: &str = "vpc-cni-ipam/1";
@@ -207,46 +207,32 @@ impl Checkpoint {
     }
 }
 
-impl Pool {
-    /// The owners as [`Checkpoint::to_json`] of [`Pool::checkpoint`] writes them, straight from the pool: this is in the way of
-    /// every ADD and DEL, and copying some hundred owners first takes longer than writing them.
-    #[must_use]
-    pub fn checkpoint_json(&self) -> Vec<u8> {
-        let held = || {
-            self.owners
-                .iter()
-                .flat_map(|(key, owner)| owner.held.iter().map(move |h| (key, owner, h)))
-        };
-        let mut bytes = Vec::with_capacity(256 + 320 * held().count());
-        bytes.extend_from_slice(b"{\"version\":\"");
-        bytes.extend_from_slice(FORMAT.as_bytes());
-        bytes.extend_from_slice(b"\",\"allocations\":[");
-        for (n, (key, owner, held)) in held().enumerate() {
-            if n > 0 {
-                bytes.push(b',');
-            }
-            let (ipv4, ipv6) = split(held.address);
-            let entry = EntryRef {
-                network_name: &key.network,
-                container_id: &key.container_id,
-                if_name: &key.if_name,
-                ipv4,
-                ipv6,
-                allocation_timestamp: held.allocated_ns,
-                metadata: MetadataRef {
-                    namespace: &owner.meta.namespace,
-                    name: &owner.meta.name,
-                    interfaces: owner.meta.interfaces,
-                },
-            };
-            // Strings, numbers and addresses always have a JSON form, and a vector takes all of it.
-            let _ = serde_json::to_writer(&mut bytes, &entry);
-        }
-        bytes.extend_from_slice(b"],\"writer\":\"");
-        bytes.extend_from_slice(WRITER.as_bytes());
-        bytes.extend_from_slice(b"\"}\n");
-        bytes
-    }
+/// What stands before the entries, and after them, in a file of ours.
+pub(crate) fn frame() -> (String, String) {
+    (
+        format!("{{\"version\":\"{FORMAT}\",\"allocations\":["),
+        format!("],\"writer\":\"{WRITER}\"}}\n"),
+    )
+}
+
+/// Appends the entry of one address, as [`Checkpoint::to_json`] writes it.
+pub(crate) fn append_entry(bytes: &mut Vec<u8>, key: &PodKey, meta: &PodMeta, held: &Held) {
+    let (ipv4, ipv6) = split(held.address);
+    let entry = EntryRef {
+        network_name: &key.network,
+        container_id: &key.container_id,
+        if_name: &key.if_name,
+        ipv4,
+        ipv6,
+        allocation_timestamp: held.allocated_ns,
+        metadata: MetadataRef {
+            namespace: &meta.namespace,
+            name: &meta.name,
+            interfaces: meta.interfaces,
+        },
+    };
+    // Strings, numbers and addresses always have a JSON form, and a vector takes all of it.
+    let _ = serde_json::to_writer(bytes, &entry);
 }
 
 fn split(address: IpAddr) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {

@@ -61,6 +61,7 @@ mod targets;
 mod time;
 mod undo;
 mod view;
+mod writer;
 
 pub use action::{Action, Answer, Lease, Refusal, RefusalCause};
 pub use checkpoint::{Allocation, Checkpoint, CheckpointError, FORMAT, WRITER};
@@ -81,3 +82,4 @@ pub use view::{
     AddressState, AddressView, BackoffView, Contradiction, IntentView, InterfaceView, OwnerView, PoolView,
     WaitingView,
 };
+pub use writer::CheckpointWriter;

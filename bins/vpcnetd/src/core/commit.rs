@@ -93,7 +93,7 @@ impl Core {
         if generation == running.written_generation {
             return batch;
         }
-        let checkpoint = running.pool.checkpoint_json();
+        let checkpoint = running.writer.json(&running.pool);
         let start = Instant::now();
         let result = self.files.checkpoint.write(&checkpoint);
         self.metrics
@@ -128,7 +128,7 @@ impl Core {
         );
         undone.add(actions);
         // The pool is back at what the file holds; only if it is not (it could not undo all) is it written again.
-        if owners(&running.pool.checkpoint_json()) == before {
+        if owners(&running.writer.json(&running.pool)) == before {
             running.written_generation = running.pool.checkpoint_generation();
         }
         let touched = |request: &RequestId| {

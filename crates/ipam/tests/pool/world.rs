@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
 use vpcnet_ipam::{
-    Action, Answer, Cards, Checkpoint, Event, Evidence, FailureClass, InterfaceFacts, Mono, Now, PodKey,
-    PodMeta, Pool, RequestId, Targets,
+    Action, Answer, Cards, Checkpoint, CheckpointWriter, Event, Evidence, FailureClass, InterfaceFacts, Mono,
+    Now, PodKey, PodMeta, Pool, RequestId, Targets,
 };
 
 mod calls;
@@ -60,6 +60,8 @@ pub(crate) struct World {
     pub(crate) faults: VecDeque<Fault>,
     pub(crate) failing_writes: u32,
     checkpoint_file: Vec<u8>,
+    /// Kept over crashes too, which no real one is: it may remember anything and must write what is.
+    writer: CheckpointWriter,
     checkpoint_generation: u64,
     journal_file: String,
     journal_generation: Option<u64>,
@@ -89,6 +91,7 @@ impl World {
             faults: VecDeque::new(),
             failing_writes: 0,
             checkpoint_file: Checkpoint::default().to_json(),
+            writer: CheckpointWriter::default(),
             checkpoint_generation: u64::MAX, // Written at the first start, whoever wrote the file before.
             journal_file: String::new(),
             journal_generation: None,
@@ -141,7 +144,12 @@ impl World {
                 self.failing_writes -= 1;
                 self.undo(&mut actions);
             } else {
-                self.checkpoint_file = self.pool.checkpoint().to_json();
+                self.checkpoint_file = self.writer.json(&self.pool);
+                assert_eq!(
+                    String::from_utf8_lossy(&self.checkpoint_file),
+                    String::from_utf8_lossy(&self.pool.checkpoint().to_json()),
+                    "what the writer remembers is not what is"
+                );
             }
             self.checkpoint_generation = self.pool.checkpoint_generation();
         }
