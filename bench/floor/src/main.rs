@@ -99,7 +99,12 @@ fn add(pod: &Pod) -> io::Result<()> {
     host.run(&batch, &[])?;
     let host_index = kernel::index_of(&pod.veth)?;
     for (name, value) in [("accept_ra", "0"), ("accept_redirects", "1"), ("forwarding", "0")] {
-        match std::fs::write(format!("/proc/sys/net/ipv6/conf/{}/{name}", pod.veth), value) {
+        let file = format!("/proc/sys/net/ipv6/conf/{}/{name}", pod.veth);
+        // As the plugin does: a write of this one takes the lock of all network changes.
+        if name == "forwarding" && std::fs::read_to_string(&file).is_ok_and(|now| now.trim_end() == value) {
+            continue;
+        }
+        match std::fs::write(file, value) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
