@@ -169,7 +169,7 @@ impl Core {
                 }
             }
             self.room.expire(clock::mono());
-            self.settle(events);
+            self.settle(events).await;
             // The callers' connections run now, and their answers are on their way before the log and the journal are written.
             tokio::task::yield_now().await;
             self.note_answers();
@@ -321,7 +321,7 @@ impl Core {
     }
 
     /// Hands the events to the pool and carries out what comes of them, until nothing more comes.
-    fn settle(&mut self, mut events: VecDeque<Event>) {
+    async fn settle(&mut self, mut events: VecDeque<Event>) {
         if self.running.is_none() {
             return;
         }
@@ -333,7 +333,7 @@ impl Core {
                     batch.add(running.pool.handle(now, event));
                 }
             }
-            self.commit(batch, &mut events);
+            self.commit(batch, &mut events).await;
             if events.is_empty() {
                 return;
             }

@@ -24,18 +24,23 @@ fn owners(checkpoint: &[u8]) -> BTreeSet<PodKey> {
 
 impl Core {
     /// Makes a batch's decisions last, then carries them out. What that brings up is appended to `events`.
-    pub(super) fn commit(&mut self, batch: Batch, events: &mut VecDeque<Event>) {
+    pub(super) async fn commit(&mut self, batch: Batch, events: &mut VecDeque<Event>) {
         let decided = Instant::now();
         let batch = self.write_checkpoint(batch);
         let written = Instant::now();
         let Batch { replies, orders } = batch;
         // Answers first: nobody who has an address should wait for the journal of an intent, nor for a line of the log.
+        let answered = !replies.is_empty();
         for (request, answer) in replies {
             self.answer(request, answer, decided, written, events);
         }
         if orders.is_empty() {
             // No action depends on the journal: the loop writes it when the answers are out.
             return;
+        }
+        if answered {
+            // Lets the callers' connections send them.
+            tokio::task::yield_now().await;
         }
         let orders: Vec<Order> = orders.into_iter().map(|action| self.order(action)).collect();
         if self.write_journal_if_moved(true) {
