@@ -20,8 +20,10 @@ pub enum Action {
         card: CardIndex,
         /// at this free device index.
         device: DeviceIndex,
-        /// In this subnet; `None`: the primary interface's.
+        /// In this subnet; `None` (in what earlier versions began): the primary interface's.
         subnet: Option<SubnetId>,
+        /// With these security groups; empty: the primary interface's.
+        groups: Vec<String>,
         /// With this many secondary addresses,
         addresses: u32,
         /// or with this many /28 prefixes.

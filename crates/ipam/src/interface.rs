@@ -118,7 +118,7 @@ pub(crate) struct Interface {
     pub(crate) kind: InterfaceKind,
     pub(crate) managed: bool,
     pub(crate) addresses: BTreeMap<Ipv4Addr, Address>,
-    /// Prefixes take room; no pod has an address of one in secondary-IP mode.
+    /// Delegated prefixes. The addresses of each /28 are among `addresses`; others only take room.
     pub(crate) prefixes: BTreeSet<Ipv4Net>,
     pub(crate) ipv6_prefixes: BTreeSet<Ipv6Net>,
     /// When the pool first knew it.
@@ -131,6 +131,9 @@ pub(crate) struct Interface {
     pub(crate) deleting: Option<IntentId>,
     /// Addresses given back lately: lagging evidence may still list them.
     pub(crate) departed: BTreeMap<Ipv4Addr, Mono>,
+    /// The same for prefixes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) departed_prefixes: BTreeMap<Ipv4Net, Mono>,
     /// No addresses are asked for it before this ends.
     pub(crate) block: Option<Block>,
 }
@@ -150,13 +153,14 @@ impl Interface {
             kind: facts.kind,
             managed: facts.managed,
             addresses: BTreeMap::new(),
-            prefixes: facts.prefixes.iter().copied().collect(),
+            prefixes: BTreeSet::new(),
             ipv6_prefixes: facts.ipv6_prefixes.iter().copied().collect(),
             since: now,
             sure_at: None,
             verify_at: None,
             deleting: None,
             departed: BTreeMap::new(),
+            departed_prefixes: BTreeMap::new(),
             block: None,
         }
     }
@@ -174,7 +178,7 @@ impl Interface {
             is_primary: self.is_primary,
             kind: self.kind,
             managed: self.managed,
-            addresses: self.addresses.keys().copied().collect(),
+            addresses: self.singles().map(|(at, _)| *at).collect(),
             prefixes: self.prefixes.iter().copied().collect(),
             ipv6_prefixes: self.ipv6_prefixes.iter().copied().collect(),
         }
@@ -194,9 +198,9 @@ impl Interface {
         self.serves(card) && self.kind != InterfaceKind::Trunk
     }
 
-    /// Room for addresses, given the limit without the interface's own.
+    /// Room for addresses, or for as many prefixes, given the limit without the interface's own.
     pub(crate) fn room(&self, per_eni: u32) -> u32 {
-        let used = self.addresses.len().saturating_add(self.prefixes.len());
+        let used = self.singles().count().saturating_add(self.prefixes.len());
         per_eni.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
     }
 

@@ -1,95 +1,30 @@
 //! The plan: what should be asked of EC2 now, decided from the state and the time alone. Nothing is chosen later.
 
+mod drain;
 mod explain;
+mod goal;
 mod grow;
+mod places;
 mod shrink;
+mod tally;
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::arithmetic;
 use crate::event::FailureClass;
 use crate::ids::{CardIndex, DeviceIndex, EniId, SubnetId};
 use crate::intent::What;
-use crate::interface::State;
 use crate::pool::Pool;
 use crate::time::{Mono, Now};
 
 pub use explain::PlanReport;
-pub(crate) use grow::{Place, candidates, ceiling};
-
-/// Sums over the pool. The first four mean what the metrics of the AWS VPC CNI mean.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Tally {
-    /// Addresses for pods on managed interfaces.
-    pub total: u32,
-    /// Those with an owner.
-    pub assigned: u32,
-    /// `total - assigned`: those that cool down are among them.
-    pub available: u32,
-    /// Of the available, those in cool-down.
-    pub cooling: u32,
-    /// Of the available, those that can be handed out now.
-    pub free: u32,
-    /// Sandboxes that wait.
-    pub waiting: u32,
-    /// Addresses that calls under way, or to be repeated, will bring.
-    pub coming: u32,
-    /// Interfaces on the card, whoever looks after them.
-    pub interfaces: u32,
-    /// Interfaces in the making.
-    pub creating: u32,
-    /// Owners whose address is on no known interface; not in `assigned`.
-    pub orphans: u32,
-}
-
-impl Tally {
-    /// Of `pool` at `now`.
-    #[must_use]
-    pub fn of(pool: &Pool, now: Mono) -> Self {
-        let card = pool.limits.card().card;
-        let mut t = Self {
-            waiting: count(pool.waiting.len()),
-            ..Self::default()
-        };
-        let mut placed = 0_usize;
-        for interface in pool.interfaces.values() {
-            if interface.card == card {
-                t.interfaces += 1;
-            }
-            let serves = interface.serves(card);
-            for address in interface.addresses.values() {
-                placed += usize::from(address.state == State::Owned);
-                if serves && address.counts() {
-                    t.total += 1;
-                    t.assigned += u32::from(address.state == State::Owned);
-                    t.cooling += u32::from(address.cooling_until(now).is_some());
-                    t.free += u32::from(address.idle_since(now).is_some());
-                }
-            }
-        }
-        t.available = t.total.saturating_sub(t.assigned);
-        t.orphans = count(pool.by_address.len().saturating_sub(placed));
-        for intent in pool.intents.values() {
-            t.coming = t.coming.saturating_add(intent.brings());
-            t.creating += u32::from(matches!(intent.what, What::Create(_)));
-        }
-        t
-    }
-}
-
-/// What is missing, and what is too much.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Goal {
-    /// Missing for the targets, the waiting pods counted as if they had their address already.
-    pub warm_short: u32,
-    /// Missing for the waiting pods alone.
-    pub serve_short: u32,
-    /// Addresses that may go (IP targets), or an interface's worth (warm ENI target).
-    pub over: u32,
-}
+pub use goal::Goal;
+pub(crate) use grow::ceiling;
+pub(crate) use places::{Place, candidates, primary, slots};
+pub use tally::Tally;
 
 /// What to ask of EC2.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -100,13 +35,23 @@ pub enum Step {
         card: CardIndex,
         /// at this position,
         device: DeviceIndex,
-        /// in this subnet (the primary interface's),
+        /// in this subnet,
         subnet: SubnetId,
-        /// with this many addresses for pods.
+        /// with this many addresses for pods,
         addresses: u32,
+        /// or with this many prefixes.
+        #[serde(default)]
+        prefixes: u32,
     },
     /// More addresses.
     Assign {
+        /// On this interface,
+        eni: EniId,
+        /// this many.
+        count: u32,
+    },
+    /// More prefixes.
+    AssignPrefixes {
         /// On this interface,
         eni: EniId,
         /// this many.
@@ -118,6 +63,13 @@ pub enum Step {
         eni: EniId,
         /// these.
         addresses: Vec<Ipv4Addr>,
+    },
+    /// Fewer prefixes.
+    ReleasePrefixes {
+        /// On this interface,
+        eni: EniId,
+        /// these.
+        prefixes: Vec<Ipv4Net>,
     },
     /// One interface less.
     Delete {
@@ -148,6 +100,8 @@ pub enum Ceiling {
     NoPrimary,
     /// Provisioning is off.
     ProvisioningOff,
+    /// No subnet may be used for a new interface, and those that are there are full.
+    NoSubnet,
     /// As many addresses as the node may have pods.
     MaxPods,
     /// `MAX_ENI` interfaces, all full.
@@ -192,7 +146,7 @@ fn make(pool: &Pool, now: Mono, explained: bool) -> Plan {
     let tally = Tally::of(pool, now);
     let mut plan = Plan {
         tally,
-        goal: goal(pool, &tally),
+        goal: Goal::of(pool, &tally),
         steps: Vec::new(),
         blocked: Vec::new(),
         ceiling: None,
@@ -203,44 +157,16 @@ fn make(pool: &Pool, now: Mono, explained: bool) -> Plan {
         plan.ceiling = Some(Ceiling::NotListed);
     } else if !pool.targets.provisioning {
         plan.ceiling = Some(Ceiling::ProvisioningOff);
-    } else if plan.goal.warm_short.max(plan.goal.serve_short) > 0 {
+    } else if plan.goal.is_short() {
         grow::grow(pool, now, &mut plan);
+        if plan.steps.is_empty() && plan.blocked.is_empty() && tally.waiting == 0 && tally.coming == 0 {
+            // It can grow no more: that is no reason to keep what does not count.
+            shrink::drain(pool, now, &mut plan, explained);
+        }
     } else if tally.waiting == 0 && tally.coming == 0 {
         shrink::shrink(pool, now, &mut plan, explained);
     }
     plan
-}
-
-fn goal(pool: &Pool, t: &Tally) -> Goal {
-    let per_eni = pool.limits.per_eni();
-    let (total, assigned) = (
-        t.total.saturating_add(t.coming),
-        t.assigned.saturating_add(t.waiting),
-    );
-    let (warm_short, over) = match pool.targets.ip_targets() {
-        Some((warm, minimum)) => (
-            arithmetic::ip_target_short(warm, minimum, total, assigned),
-            arithmetic::ip_target_over(warm, minimum, t.total, t.assigned),
-        ),
-        None => {
-            let target = pool.targets.warm_eni;
-            let over = arithmetic::warm_eni_over(target, per_eni, t.total, t.assigned);
-            let wanted = arithmetic::warm_eni_wanted(target, per_eni);
-            (
-                arithmetic::warm_short(wanted, total, assigned),
-                if over {
-                    t.available - wanted.min(t.available)
-                } else {
-                    0
-                },
-            )
-        }
-    };
-    Goal {
-        warm_short,
-        serve_short: t.waiting.saturating_sub(t.coming).saturating_sub(t.free),
-        over,
-    }
 }
 
 pub(crate) fn count(n: usize) -> u32 {

@@ -183,27 +183,6 @@ impl Pool {
         }
     }
 
-    /// The address to hand out next: on the first interface in order that has one, so that the last can come free; of
-    /// those the one that lay idle longest, so that what still remembers its last owner has time to forget.
-    fn pick(&self, now: Mono) -> Option<(EniId, Ipv4Addr)> {
-        let card = self.limits.card().card;
-        let mut best: Option<(&crate::interface::Interface, Mono, Ipv4Addr)> = None;
-        for interface in self.interfaces.values().filter(|i| i.serves(card)) {
-            if best.is_some_and(|(b, _, _)| b.order() < interface.order()) {
-                continue;
-            }
-            let idle = interface
-                .addresses
-                .iter()
-                .filter_map(|(at, a)| Some((a.idle_since(now)?, *at)));
-            let free = idle.filter(|(_, at)| !self.by_address.contains_key(&IpAddr::V4(*at)));
-            if let Some((since, at)) = free.min() {
-                best = Some((interface, since, at));
-            }
-        }
-        best.map(|(interface, _, at)| (interface.id.clone(), at))
-    }
-
     fn grant(&mut self, now: Now, wait: Wait, eni: &EniId, address: Ipv4Addr, out: &mut Vec<Action>) {
         let Some(interface) = self.interfaces.get_mut(eni) else {
             return;
@@ -292,16 +271,5 @@ impl Pool {
         self.changed_owners();
         self.changed_state();
         Some(owner)
-    }
-
-    /// The next end of a cool-down.
-    pub(crate) fn next_cool(&self, now: Mono) -> Option<Mono> {
-        let card = self.limits.card().card;
-        let serving = self.interfaces.values().filter(|i| i.serves(card));
-        serving
-            .flat_map(|i| i.addresses.values())
-            .filter(|a| !a.disputed)
-            .filter_map(|a| a.cooling_until(now))
-            .min()
     }
 }

@@ -9,11 +9,12 @@ use crate::action::Action;
 use crate::backoff::{Backoffs, Block};
 use crate::checkpoint::{Allocation, Checkpoint};
 use crate::event::{ActionId, InterfaceFacts};
-use crate::ids::{DeviceIndex, EniId, PodKey};
+use crate::ids::{DeviceIndex, EniId, PodKey, SubnetId};
 use crate::intent::{Intent, IntentId, Phase, What};
 use crate::interface::Interface;
 use crate::journal::{JOURNAL_VERSION, Journal, Limbo, Released};
 use crate::owner::{Owner, Wait};
+use crate::subnets::Left;
 use crate::targets::{ConfigError, Identity, Limits, Targets};
 use crate::time::{Mono, Now};
 
@@ -34,6 +35,9 @@ pub struct Pool {
     pub(crate) backoffs: Backoffs,
     /// Positions where EC2 would not attach an interface: something we do not know may be there.
     pub(crate) refused_devices: BTreeMap<DeviceIndex, Block>,
+    /// What subnets have left, as far as somebody said.
+    #[serde(default)]
+    pub(crate) left: BTreeMap<SubnetId, Left>,
     pub(crate) limbo: BTreeMap<IpAddr, Limbo>,
     /// The latest last.
     pub(crate) released: Vec<Released>,
@@ -73,6 +77,7 @@ impl Pool {
             intents: BTreeMap::new(),
             backoffs: Backoffs::default(),
             refused_devices: BTreeMap::new(),
+            left: BTreeMap::new(),
             limbo: BTreeMap::new(),
             released: Vec::new(),
             deleted: BTreeMap::new(),

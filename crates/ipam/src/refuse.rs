@@ -4,6 +4,7 @@ use crate::action::{Action, Answer, Refusal, RefusalCause};
 use crate::backoff::Block;
 use crate::event::FailureClass;
 use crate::intent::What;
+use crate::kind::Kind;
 use crate::owner::{Asker, Wait};
 use crate::plan::{Ceiling, Place, Tally, candidates, ceiling};
 use crate::pool::Pool;
@@ -88,7 +89,7 @@ impl Pool {
         }
         supply.extend(self.intents.values().map(|i| (i.ready_at(now), i.brings())));
         let card = self.limits.card().card;
-        for interface in self.interfaces.values().filter(|i| i.serves(card)) {
+        for interface in self.serving(card) {
             let usable = interface.addresses.values().filter(|a| !a.disputed);
             supply.extend(usable.filter_map(|a| Some((a.cooling_until(now)?, 1))));
         }
@@ -100,11 +101,8 @@ impl Pool {
             // An interface in the making takes more once it is there.
             for intent in self.intents.values() {
                 if let What::Create(create) = &intent.what {
-                    let room = self
-                        .limits
-                        .per_eni()
-                        .saturating_sub(create.addresses)
-                        .min(headroom);
+                    let room = self.limits.per_eni().saturating_sub(create.count());
+                    let room = room.saturating_mul(create.kind().size()).min(headroom);
                     supply.push((intent.ready_at(now), room));
                     headroom = headroom.saturating_sub(room);
                 }
@@ -113,8 +111,11 @@ impl Pool {
                 if headroom == 0 {
                     break;
                 }
-                supply.push((c.blocked.map_or(now, |(until, _)| until), c.room));
-                headroom = headroom.saturating_sub(c.room);
+                supply.push((c.blocked.map_or(now, |(until, _)| until), c.brings()));
+                // Single addresses from where there is no prefix come on top.
+                if !c.is_dry() {
+                    headroom = headroom.saturating_sub(c.brings());
+                }
             }
         }
         supply.retain(|(_, brings)| *brings > 0);
@@ -221,6 +222,16 @@ fn full(pool: &Pool, tally: &Tally) -> (RefusalCause, String) {
             RefusalCause::StillWorking,
             "the primary interface is not known yet, so none can be added".to_owned(),
         ),
+        Ceiling::NoSubnet => (
+            RefusalCause::SubnetExhausted,
+            match &pool.targets.subnets.custom {
+                Some(custom) => format!(
+                    "custom networking {:?} names no subnet that may be used",
+                    custom.name
+                ),
+                None => "no subnet may be used for pods: all are excluded by their tags".to_owned(),
+            },
+        ),
         Ceiling::MaxEni => (
             RefusalCause::TargetReached,
             format!("all {limit} interfaces that MAX_ENI allows are full"),
@@ -268,11 +279,14 @@ fn trouble<'a>(pool: &'a Pool, now: Mono) -> Option<Trouble<'a>> {
     let tally = Tally::of(pool, now);
     if pool.targets.provisioning && tally.total.saturating_add(tally.coming) < pool.targets.max_pods {
         for place in candidates(pool, now) {
-            let subnet = b.subnet(place.subnet);
+            let subnet = b.subnet(place.subnet, place.kind);
             let full = subnet.and_then(|s| s.full.as_ref());
             // A pod that waits, or asks again, has it asked sooner.
             add(
-                format!("taking an address of {}", place.subnet),
+                match place.kind {
+                    Kind::Address => format!("taking an address of {}", place.subnet),
+                    Kind::Prefix => format!("taking a prefix of {}", place.subnet),
+                },
                 full,
                 subnet.and_then(|s| s.until(true)),
             );

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::CardIndex;
+use crate::subnets::Subnets;
 
 /// How pods get their addresses. Only what this pool can do exists: see [`Mode::of`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -13,6 +14,9 @@ pub enum Mode {
     /// Each pod has a secondary IPv4 address of an interface.
     #[default]
     SecondaryIp,
+    /// `ENABLE_PREFIX_DELEGATION`: each pod has an address of a /28 prefix of an interface; of a secondary address where
+    /// the subnets have no free /28.
+    Prefixes,
 }
 
 impl Mode {
@@ -27,10 +31,7 @@ impl Mode {
                 mode: "IPv6",
                 variable: "ENABLE_IPv6",
             }),
-            (true, false) => Err(ConfigError::Mode {
-                mode: "prefix delegation",
-                variable: "ENABLE_PREFIX_DELEGATION",
-            }),
+            (true, false) => Ok(Self::Prefixes),
         }
     }
 }
@@ -69,6 +70,7 @@ pub enum ConfigError {
 
 /// What the pool aims at. Names and meaning are those of the AWS VPC CNI's environment variables.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Targets {
     /// `WARM_ENI_TARGET`: this many interfaces' worth of free addresses; 0: grow when none is free. Without effect when
     /// `warm_ip` or `minimum_ip` is set.
@@ -77,7 +79,8 @@ pub struct Targets {
     pub warm_ip: Option<u32>,
     /// `MINIMUM_IP_TARGET`: at least this many addresses in all; `None` or 0: not set.
     pub minimum_ip: Option<u32>,
-    /// `WARM_PREFIX_TARGET`. Means something with prefixes only, as in the original.
+    /// `WARM_PREFIX_TARGET`: this many wholly free prefixes; `None` or 0: grow when no address is free. With prefixes only,
+    /// and without effect when `warm_ip` or `minimum_ip` is set.
     pub warm_prefix: Option<u32>,
     /// `MAX_ENI`: no more interfaces than this; counts only if at least 1 and below the instance's limit.
     pub max_eni: Option<u32>,
@@ -89,6 +92,8 @@ pub struct Targets {
     pub mode: Mode,
     /// False (`DISABLE_NETWORK_RESOURCE_PROVISIONING`, or the agent is stopping): the pool neither grows nor shrinks.
     pub provisioning: bool,
+    /// Which subnets pods' addresses may come from.
+    pub subnets: Subnets,
     /// How long an ADD may wait; the executor makes the deadline of `PodWants` from it.
     pub pod_wait: Duration,
 }
@@ -106,6 +111,7 @@ impl Default for Targets {
             cooldown: Duration::from_secs(30),
             mode: Mode::SecondaryIp,
             provisioning: true,
+            subnets: Subnets::default(),
             pod_wait: Duration::from_secs(60),
         }
     }

@@ -82,6 +82,9 @@ pub struct InterfaceView {
 pub struct AddressView {
     /// The address.
     pub address: Ipv4Addr,
+    /// The prefix it is of, if it is of one.
+    #[serde(default)]
+    pub prefix: Option<Ipv4Net>,
     /// What may be done with it.
     pub state: AddressState,
     /// Who has it, or had it last.
@@ -222,14 +225,20 @@ impl Pool {
             addresses: i
                 .addresses
                 .iter()
-                .map(|(a, address)| self.address_view(*a, address, now))
+                .map(|(a, address)| self.address_view(*a, i.prefix_of(*a), address, now))
                 .collect(),
             prefixes: i.prefixes.iter().copied().collect(),
             ipv6_prefixes: i.ipv6_prefixes.iter().copied().collect(),
         }
     }
 
-    fn address_view(&self, at: Ipv4Addr, address: &Address, now: Mono) -> AddressView {
+    fn address_view(
+        &self,
+        at: Ipv4Addr,
+        prefix: Option<Ipv4Net>,
+        address: &Address,
+        now: Mono,
+    ) -> AddressView {
         let state = match address.state {
             State::Owned => AddressState::Assigned,
             State::Leaving { .. } => AddressState::Releasing,
@@ -250,6 +259,7 @@ impl Pool {
         };
         AddressView {
             address: at,
+            prefix,
             state,
             owner,
             disputed: address.disputed,
@@ -293,7 +303,8 @@ impl Pool {
         add("assigning addresses".into(), self.backoffs.assign.as_ref());
         add("releasing addresses".into(), self.backoffs.release.as_ref());
         for (subnet, block) in &self.backoffs.subnets {
-            add(format!("addresses of {subnet}"), block.full.as_ref());
+            add(format!("addresses of {subnet}"), block.addresses.full.as_ref());
+            add(format!("prefixes of {subnet}"), block.prefixes.full.as_ref());
         }
         for interface in self.interfaces.values() {
             add(

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Ceiling, Plan, Step, make};
 use crate::arithmetic;
+use crate::kind::Kind;
 use crate::pool::Pool;
 use crate::time::{Mono, Now};
 
@@ -57,6 +58,20 @@ impl Pool {
             t.free,
             t.cooling,
         );
+        if t.prefixes > 0 {
+            let (all, free) = (t.prefixes, t.free_prefixes);
+            line.push_str(&format!("; {all} prefixes, {free} of them without a pod"));
+        }
+        if t.draining > 0 {
+            let kind = match self.targets.mode.kind() {
+                Kind::Address => "are of prefixes",
+                Kind::Prefix => "are single",
+            };
+            line.push_str(&format!(
+                "; {} more {kind}: they serve until they are given back",
+                t.draining
+            ));
+        }
         if t.coming > 0 {
             line.push_str(&format!("; {} more are coming", t.coming));
         }
@@ -85,6 +100,7 @@ impl Pool {
             },
             i64::from(t.total) + i64::from(t.coming) - i64::from(t.assigned) - i64::from(t.waiting),
         );
+        let prefixes = self.targets.mode.kind() == Kind::Prefix;
         let (wanted, floor) = match self.targets.ip_targets() {
             Some((warm, minimum)) => (
                 format!("warm IP target {warm} = {warm} wanted free"),
@@ -94,18 +110,38 @@ impl Pool {
                 ),
             ),
             None => {
-                let target = self.targets.warm_eni;
-                let wanted = arithmetic::warm_eni_wanted(target, per_eni);
+                let (target, of, each, wanted) = if prefixes {
+                    let target = self.targets.warm_prefix.unwrap_or(0);
+                    let wanted = arithmetic::warm_prefix_wanted(target);
+                    (target, "prefix", arithmetic::PREFIX_SIZE, wanted)
+                } else {
+                    let target = self.targets.warm_eni;
+                    (
+                        target,
+                        "ENI",
+                        per_eni,
+                        arithmetic::warm_eni_wanted(target, per_eni),
+                    )
+                };
                 let zero = if target == 0 { " (at least one)" } else { "" };
                 (
-                    format!("warm ENI target {target} × {per_eni} addresses = {wanted} wanted free{zero}"),
+                    format!("warm {of} target {target} × {each} addresses = {wanted} wanted free{zero}"),
                     String::new(),
                 )
             }
         };
         let result = match (plan.goal.warm_short, plan.goal.over) {
             (0, 0) => "enough".to_owned(),
+            (0, over) if prefixes => format!(
+                "{over} more than wanted, {} prefixes may go",
+                plan.goal.prefixes_over
+            ),
             (0, over) => format!("{over} more than wanted"),
+            (short, _) if prefixes => format!(
+                "short by {short}, {} prefixes of {}",
+                plan.goal.prefixes_short,
+                arithmetic::PREFIX_SIZE
+            ),
             (short, _) => format!("short by {short}"),
         };
         format!("{wanted}; {demand}{floor} → {result}")
@@ -125,6 +161,7 @@ impl Pool {
             Ceiling::NoPrimary => {
                 "the primary interface is not known yet: no new one can be placed".to_owned()
             }
+            Ceiling::NoSubnet => "no subnet may be used for a new interface: not grown further".to_owned(),
             Ceiling::ProvisioningOff => "provisioning is off: neither grown nor shrunk".to_owned(),
             Ceiling::MaxPods => format!(
                 "{} addresses are enough for max-pods {}: not grown",
@@ -180,12 +217,18 @@ fn sentence(step: &Step) -> String {
             device,
             subnet,
             addresses,
+            prefixes,
         } => {
-            format!(
-                "create an interface at device {device} of card {card} in {subnet} with {addresses} addresses"
-            )
+            let with = if *prefixes > 0 {
+                format!("{prefixes} prefixes")
+            } else {
+                format!("{addresses} addresses")
+            };
+            format!("create an interface at device {device} of card {card} in {subnet} with {with}")
         }
         Step::Assign { eni, count } => format!("assign {count} addresses to {eni}"),
+        Step::AssignPrefixes { eni, count } => format!("assign {count} prefixes to {eni}"),
+        Step::ReleasePrefixes { eni, prefixes } => format!("give {} prefixes of {eni} back", prefixes.len()),
         Step::Release { eni, addresses } => format!("give {} addresses of {eni} back", addresses.len()),
         Step::Delete { eni } => format!("detach and delete {eni}: no pod needs it"),
     }

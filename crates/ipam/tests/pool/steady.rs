@@ -428,13 +428,7 @@ fn interfaces_that_others_look_after_take_a_place_and_give_nothing() {
 #[test]
 fn modes_and_machines_that_are_not_managed_are_refused_at_construction() {
     assert_eq!(Mode::of(false, false), Ok(Mode::SecondaryIp));
-    assert!(matches!(
-        Mode::of(true, false),
-        Err(ConfigError::Mode {
-            variable: "ENABLE_PREFIX_DELEGATION",
-            ..
-        })
-    ));
+    assert_eq!(Mode::of(true, false), Ok(Mode::Prefixes));
     assert!(matches!(
         Mode::of(true, true),
         Err(ConfigError::Mode {

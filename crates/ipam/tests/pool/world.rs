@@ -1,18 +1,18 @@
 //! A whole small world around the pool: an executor that writes files in the order the crate asks for, a cloud that
 //! may fail in every way, plugins that finish late or never, a kernel, crashes. It checks the laws as it goes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
 use vpcnet_ipam::{
     Action, Answer, Cards, Checkpoint, Event, Evidence, FailureClass, InterfaceFacts, Mono, Now, PodKey,
-    PodMeta, Pool, RequestId, Targets,
+    PodMeta, Pool, RequestId, SubnetId, Targets,
 };
 
 mod calls;
 mod laws;
 
-use super::cloud::Cloud;
+use super::cloud::{Cloud, Lay};
 use super::rig::{id_of, identity, key, limits, meta, short, veth};
 
 /// How one action goes.
@@ -76,14 +76,16 @@ pub(crate) struct World {
     containers: u64,
     pub(crate) journal_was_lost: bool,
     size: (u32, u32),
+    /// Sandboxes that were given an address once.
+    granted: BTreeSet<PodKey>,
     log: Vec<String>,
 }
 
 impl World {
-    pub(crate) fn new(size: (u32, u32), subnet: u32, targets: Targets) -> Self {
+    pub(crate) fn new(size: (u32, u32), subnets: &[Lay], targets: Targets) -> Self {
         let mut world = Self {
             pool: Pool::new(identity(), limits(size), targets).unwrap(),
-            cloud: Cloud::new(size.0, size.1, subnet),
+            cloud: Cloud::new(size.0, size.1, subnets),
             at: 1_000,
             jobs: Vec::new(),
             faults: VecDeque::new(),
@@ -101,6 +103,7 @@ impl World {
             containers: 0,
             journal_was_lost: false,
             size,
+            granted: BTreeSet::new(),
             log: Vec::new(),
         };
         world.imds(0);
@@ -244,6 +247,12 @@ impl World {
                         "{address} is given to {key} while another pod lives with it"
                     ));
                 }
+                if self.granted.insert(key.clone()) && self.is_barred(&leases[0].eni) {
+                    self.wrong(&format!(
+                        "{key} is put on {}, which is not for pods",
+                        leases[0].eni
+                    ));
+                }
                 if self.cloud.owner_of(address) != Some(&leases[0].eni) {
                     self.wrong(&format!("{address} is not on {}", leases[0].eni));
                 }
@@ -385,6 +394,17 @@ impl World {
         if self.history.back().is_none_or(|(_, last)| *last != facts) {
             self.history.push_back((self.at, facts));
         }
+    }
+
+    pub(crate) fn count_subnets(&mut self) {
+        let count = |n: usize| Some(u32::try_from(n).unwrap());
+        let facts = |(subnet, free): (&SubnetId, &BTreeSet<Ipv4Addr>)| Event::SubnetFacts {
+            subnet: subnet.clone(),
+            free_addresses: count(free.len()).unwrap(),
+            free_prefixes: count(self.cloud.whole(subnet).len()),
+        };
+        let events = self.cloud.free.iter().map(facts).collect();
+        self.tell(events);
     }
 
     pub(crate) fn veths(&mut self) {

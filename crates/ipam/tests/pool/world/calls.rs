@@ -2,9 +2,10 @@
 
 use vpcnet_ipam::{
     Action, ActionId, Checkpoint, Event, FailureClass, HostRoute, Journal, KernelEvidence, Outcome, Pool,
-    Restored, Stage,
+    Restored, Stage, SubnetId,
 };
 
+use super::super::cloud::subnet;
 use super::super::rig::{id_of, identity, limits, veth};
 use super::{Crash, Fault, Job, World};
 
@@ -47,11 +48,14 @@ impl World {
             Action::CreateInterface {
                 id,
                 device,
+                subnet,
                 addresses,
+                prefixes,
                 client_token,
                 done,
                 ..
             } => {
+                let subnet = subnet.clone().unwrap_or_else(first_subnet);
                 let known = done.iter().find_map(|s| match s {
                     Stage::Created { eni } => Some(eni.clone()),
                     Stage::Attached { .. } => None,
@@ -59,7 +63,7 @@ impl World {
                 let eni = match known {
                     Some(eni) => eni,
                     None => {
-                        let eni = self.cloud.create(client_token, *addresses)?;
+                        let eni = self.cloud.create(client_token, &subnet, *addresses, *prefixes)?;
                         if calls == Some(1) {
                             return Err(FailureClass::Retry);
                         }
@@ -82,8 +86,16 @@ impl World {
                 addresses: self.cloud.assign(eni, *count)?,
                 prefixes: Vec::new(),
             }),
+            Action::AssignPrefixes { eni, count, .. } => Ok(Outcome::Assigned {
+                addresses: Vec::new(),
+                prefixes: self.cloud.assign_prefixes(eni, *count)?,
+            }),
             Action::ReleaseAddresses { eni, addresses, .. } => {
-                self.cloud.release(eni, addresses)?;
+                self.cloud.release(eni, addresses, &[])?;
+                Ok(Outcome::Gone)
+            }
+            Action::ReleasePrefixes { eni, prefixes, .. } => {
+                self.cloud.release(eni, &[], prefixes)?;
                 Ok(Outcome::Gone)
             }
             Action::DeleteInterface { eni, .. } => {
@@ -91,7 +103,7 @@ impl World {
                 Ok(Outcome::Gone)
             }
             Action::Describe { eni, .. } => Ok(Outcome::Described(self.cloud.facts(eni))),
-            other => panic!("not ordered in this mode: {other:?}"),
+            other => panic!("not an order to EC2: {other:?}"),
         }
     }
 
@@ -111,16 +123,22 @@ impl World {
                     let _ = match &job.action {
                         Action::CreateInterface {
                             client_token,
+                            subnet,
                             addresses,
+                            prefixes,
                             device,
                             done,
                             ..
                         } => {
+                            let subnet = subnet.clone().unwrap_or_else(first_subnet);
                             let known = done.iter().find_map(|s| match s {
                                 Stage::Created { eni } => Some(eni.clone()),
                                 Stage::Attached { .. } => None,
                             });
-                            let eni = known.map_or_else(|| self.cloud.create(client_token, *addresses), Ok);
+                            let eni = known.map_or_else(
+                                || self.cloud.create(client_token, &subnet, *addresses, *prefixes),
+                                Ok,
+                            );
                             if calls > 1 {
                                 eni.and_then(|eni| self.cloud.attach(&eni, device.0))
                             } else {
@@ -180,6 +198,10 @@ impl World {
             self.imds(0);
         }
     }
+}
+
+fn first_subnet() -> SubnetId {
+    subnet(0)
 }
 
 fn failed(id: ActionId, class: FailureClass) -> Event {

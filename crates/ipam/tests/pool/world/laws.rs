@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use vpcnet_ipam::{Action, AddressState, Event, FailureClass};
+use vpcnet_ipam::{Action, AddressState, Blocked, EniId, Event, FailureClass, Mode, SubnetId};
 
 use super::super::cloud::primary_eni;
 use super::World;
@@ -23,12 +23,24 @@ impl World {
                     }
                 }
             }
+            Action::ReleasePrefixes { eni, prefixes, .. } => {
+                let view = self.pool.view(self.now());
+                let place = view.interfaces.iter().find(|i| i.id == *eni).unwrap();
+                for prefix in prefixes {
+                    let of_it = place.addresses.iter().filter(|a| a.prefix == Some(*prefix));
+                    for it in of_it {
+                        if it.state != AddressState::Releasing || held(&it.address) {
+                            self.wrong(&format!("{prefix} is released: {it:?}"));
+                        }
+                    }
+                }
+            }
             Action::DeleteInterface { eni, .. } => {
                 let pods = self
                     .cloud
                     .enis
                     .get(eni)
-                    .is_some_and(|e| e.addresses.iter().any(held));
+                    .is_some_and(|e| e.all().any(|at| held(&at)));
                 if pods || *eni == primary_eni() {
                     self.wrong(&format!("{eni} is deleted under a pod"));
                 }
@@ -97,6 +109,66 @@ impl World {
             }
         }
         self.check_nothing_lost();
+        if !self.waits_for_the_subnet() {
+            self.check_nothing_unwanted();
+        }
+    }
+
+    /// What the mode no longer asks for is there only as long as a pod lives in it.
+    fn check_nothing_unwanted(&self) {
+        let view = self.pool.view(self.now());
+        for interface in view.interfaces.iter().filter(|i| self.is_barred(&i.id)) {
+            if let Some(idle) = interface
+                .addresses
+                .iter()
+                .find(|a| a.state != AddressState::Assigned && a.prefix.is_none())
+            {
+                self.wrong(&format!("{idle:?} of {} is not given back", interface.id));
+            }
+        }
+        if self.pool.targets().mode == Mode::Prefixes {
+            let barred: usize = view
+                .interfaces
+                .iter()
+                .filter(|i| self.is_barred(&i.id))
+                .map(|i| {
+                    i.addresses
+                        .iter()
+                        .filter(|a| a.state != AddressState::Assigned)
+                        .count()
+                })
+                .sum();
+            if barred > 0 {
+                return; // Of prefixes that pods live in.
+            }
+            if view.totals.draining > 0 {
+                self.wrong(&format!("not given back: {:?}", view.totals));
+            }
+            return;
+        }
+        for interface in &view.interfaces {
+            for prefix in &interface.prefixes {
+                let mut of_it = interface.addresses.iter().filter(|a| a.prefix == Some(*prefix));
+                if of_it.all(|a| a.state != AddressState::Assigned) {
+                    self.wrong(&format!("{prefix} is not given back"));
+                }
+            }
+        }
+    }
+
+    /// Pods are kept off it.
+    pub(super) fn is_barred(&self, eni: &EniId) -> bool {
+        let wanted = &self.pool.targets().subnets;
+        let excluded = self.cloud.enis.get(eni).map(|e| &e.subnet);
+        excluded.is_some_and(|s| wanted.excluded.contains(s))
+            || (wanted.custom.is_some() && *eni == primary_eni())
+    }
+
+    /// The subnet that a step waits for has really nothing.
+    fn is_dry(&self, blocked: &Blocked) -> bool {
+        let subnet = SubnetId::from(blocked.what.rsplit(' ').next().unwrap());
+        let prefixes = self.pool.targets().mode == Mode::Prefixes;
+        self.cloud.is_dry(&subnet) || (prefixes && self.cloud.whole(&subnet).is_empty())
     }
 
     /// All that is left to do is to ask a full subnet now and then.
@@ -107,7 +179,7 @@ impl World {
                 .blocked
                 .iter()
                 .all(|b| b.class == FailureClass::SubnetExhausted);
-        full && self.cloud.free.len() < 2
+        full && plan.blocked.iter().all(|b| self.is_dry(b))
             && self.jobs.is_empty()
             && self.plugins.is_empty()
             && self.pool.view(self.now()).waiting.is_empty()
@@ -125,7 +197,7 @@ impl World {
             if eni.device.is_none() && self.journal_was_lost {
                 continue; // An interface in the making whose record is lost: for the search of leaked ones.
             }
-            for address in &eni.addresses {
+            for address in &eni.all().collect::<Vec<_>>() {
                 if known.get(address) != Some(&id) {
                     self.wrong(&format!("{address} of {id} is lost: {:?}", known.get(address)));
                 }
