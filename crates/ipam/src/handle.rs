@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 
 use crate::action::Action;
 use crate::event::Event;
-use crate::ids::{EniId, SubnetId};
+use crate::ids::{CardIndex, EniId, SubnetId};
 use crate::intent::{Create, Phase, What};
 use crate::interface::State;
 use crate::kind::Kind;
@@ -131,6 +131,7 @@ impl Pool {
                     let by = self.intend(
                         What::Delete {
                             eni: eni.clone(),
+                            card: CardIndex(0),
                             device: None,
                         },
                         now,
@@ -230,7 +231,7 @@ impl Pool {
         let cool = if self.waiting.is_empty() {
             None
         } else {
-            self.next_cool(now)
+            self.cards().filter_map(|card| self.next_cool(card, now)).min()
         };
         plan.wake
             .into_iter()

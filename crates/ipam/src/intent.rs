@@ -72,7 +72,10 @@ pub(crate) enum What {
     Delete {
         /// This interface.
         eni: EniId,
-        /// It was never used, but may be attached here.
+        /// It was never used, but may be attached on this card
+        #[serde(default)]
+        card: CardIndex,
+        /// at this position.
         device: Option<DeviceIndex>,
     },
     /// Asking EC2 what an interface holds.

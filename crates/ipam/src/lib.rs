@@ -39,6 +39,7 @@
 mod action;
 pub mod arithmetic;
 mod backoff;
+mod cards;
 mod checkpoint;
 mod event;
 mod evidence;
@@ -76,7 +77,7 @@ pub use journal::{JOURNAL_VERSION, Journal};
 pub use kernel::{FromRule, HostRoute, KernelEvidence};
 pub use names::{MAIN_TABLE, host_veth_suffix, host_veth_suffix_nth, route_table};
 pub use owner::{MIGRATED_NETWORK, UNKNOWN_INTERFACE, rebuilt_key};
-pub use plan::{Blocked, Ceiling, Goal, Plan, PlanReport, Step, Tally, plan};
+pub use plan::{Blocked, CardPlan, Ceiling, Goal, Plan, PlanReport, Step, Tally, plan};
 pub use pool::Pool;
 pub use restore::{RestoreNote, Restored};
 pub use subnets::{CustomNetwork, Subnets};

@@ -42,7 +42,7 @@ impl Pool {
         match (intent.what, outcome) {
             (What::Create(create), Outcome::InterfaceReady(facts)) => {
                 self.backoffs.create = None;
-                self.refused_devices.remove(&create.device);
+                self.accept_device(create.card, create.device);
                 self.backoffs.gave(&create.lies_in, create.kind());
                 self.described(now, &facts);
                 self.written(now, &facts.id);
@@ -253,14 +253,15 @@ impl Pool {
             FailureClass::LimitReached => {
                 self.intents.remove(&id);
                 self.block_creation(now, failure);
-                let before = self.refused_devices.get(&create.device);
+                let before = self.refused_device(create.card, create.device);
                 let block = Block::growing(before, failure, now.mono);
-                self.refused_devices.insert(create.device, block);
+                self.refuse_device(create.card, create.device, block);
                 if let Some(eni) = create.created().cloned() {
                     // It exists and cannot be attached: there is no room for it after all.
                     self.intend(
                         What::Delete {
                             eni,
+                            card: create.card,
                             device: Some(create.device),
                         },
                         now,

@@ -28,9 +28,8 @@ struct Rank {
 }
 
 impl Pool {
-    /// The address to hand out next.
-    pub(crate) fn pick(&self, now: Mono) -> Option<(EniId, Ipv4Addr)> {
-        let card = self.limits.card().card;
+    /// The address of a card to hand out next.
+    pub(crate) fn pick(&self, card: CardIndex, now: Mono) -> Option<(EniId, Ipv4Addr)> {
         let wanted = self.targets.mode.kind();
         let mut best: Option<(Rank, &EniId)> = None;
         for interface in self.serving(card) {
@@ -82,9 +81,8 @@ impl Pool {
         best.map(|(rank, eni)| (eni.clone(), rank.at))
     }
 
-    /// The next end of a cool-down.
-    pub(crate) fn next_cool(&self, now: Mono) -> Option<Mono> {
-        let card = self.limits.card().card;
+    /// The next end of a cool-down on a card.
+    pub(crate) fn next_cool(&self, card: CardIndex, now: Mono) -> Option<Mono> {
         self.serving(card)
             .flat_map(|i| i.addresses.values())
             .filter(|a| !a.disputed)

@@ -14,9 +14,10 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::event::FailureClass;
+use crate::event::{Cards, FailureClass};
 use crate::ids::{CardIndex, DeviceIndex, EniId, SubnetId};
 use crate::intent::What;
+use crate::owner::Wait;
 use crate::pool::Pool;
 use crate::time::{Mono, Now};
 
@@ -127,9 +128,59 @@ pub struct Plan {
     pub kept: Vec<String>,
     /// When the plan will be another though nothing happens.
     pub wake: Option<Mono>,
+    /// Sums and goal of each card; those of the whole plan are over all of them.
+    #[serde(default)]
+    pub cards: Vec<CardPlan>,
+}
+
+/// One card's part of a plan.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CardPlan {
+    /// Which.
+    pub card: CardIndex,
+    /// What it was made from. A pod that waits for any card's address is counted on the cards that may have to bring it.
+    pub tally: Tally,
+    /// What it is made for.
+    pub goal: Goal,
+    /// What forbids to do more.
+    pub ceiling: Option<Ceiling>,
 }
 
 impl Plan {
+    fn of(tally: Tally) -> Self {
+        Self {
+            tally,
+            goal: Goal::default(),
+            steps: Vec::new(),
+            blocked: Vec::new(),
+            ceiling: None,
+            kept: Vec::new(),
+            wake: None,
+            cards: Vec::new(),
+        }
+    }
+
+    /// Takes a card's plan in.
+    fn add(&mut self, card: CardIndex, other: Self) {
+        let Self {
+            tally, goal, ceiling, ..
+        } = other;
+        // Those who wait are counted already, each once.
+        self.tally = self.tally.and(Tally { waiting: 0, ..tally });
+        self.goal = self.goal.and(goal);
+        self.steps.extend(other.steps);
+        self.blocked.extend(other.blocked);
+        self.ceiling = self.ceiling.or(ceiling);
+        self.kept.extend(other.kept);
+        other.wake.into_iter().for_each(|at| self.wake_at(at));
+        self.cards.push(CardPlan {
+            card,
+            tally,
+            goal,
+            ceiling,
+        });
+    }
+
     fn wake_at(&mut self, at: Mono) {
         self.wake = Some(self.wake.map_or(at, |w| w.min(at)));
     }
@@ -143,30 +194,43 @@ pub fn plan(pool: &Pool, now: Now) -> Plan {
 
 /// `explained`: also gather sentences, which cost time that an ADD should not spend.
 fn make(pool: &Pool, now: Mono, explained: bool) -> Plan {
-    let tally = Tally::of(pool, now);
-    let mut plan = Plan {
-        tally,
-        goal: Goal::of(pool, &tally),
-        steps: Vec::new(),
-        blocked: Vec::new(),
-        ceiling: None,
-        kept: Vec::new(),
-        wake: None,
-    };
+    let every = |w: &&Wait| w.cards == Cards::Every;
+    let every = count(pool.waiting.values().filter(every).count());
+    // A pod that wants one address is to get it from the first card that can bring it.
+    let mut any = count(pool.waiting.len()).saturating_sub(every);
+    let mut whole = Plan::of(Tally::apart_from_cards(pool));
+    for card in pool.cards() {
+        let tally = Tally {
+            waiting: every.saturating_add(any),
+            ..Tally::of_card(pool, card, now)
+        };
+        let mut plan = Plan::of(tally);
+        plan.goal = Goal::of(pool, card, &tally);
+        let left = make_card(pool, card, now, &mut plan, explained);
+        any = any.min(left);
+        whole.add(card, plan);
+    }
+    whole
+}
+
+/// Plans for one card. Returns how many of those who wait it will not serve.
+fn make_card(pool: &Pool, card: CardIndex, now: Mono, plan: &mut Plan, explained: bool) -> u32 {
+    let t = plan.tally;
+    let mut left = plan.goal.serve_short;
     if !pool.listed {
         plan.ceiling = Some(Ceiling::NotListed);
     } else if !pool.targets.provisioning {
         plan.ceiling = Some(Ceiling::ProvisioningOff);
     } else if plan.goal.is_short() {
-        grow::grow(pool, now, &mut plan);
-        if plan.steps.is_empty() && plan.blocked.is_empty() && tally.waiting == 0 && tally.coming == 0 {
+        left = left.min(grow::grow(pool, card, now, plan));
+        if plan.steps.is_empty() && plan.blocked.is_empty() && t.waiting == 0 && t.coming == 0 {
             // It can grow no more: that is no reason to keep what does not count.
-            shrink::drain(pool, now, &mut plan, explained);
+            shrink::drain(pool, card, now, plan, explained);
         }
-    } else if tally.waiting == 0 && tally.coming == 0 {
-        shrink::shrink(pool, now, &mut plan, explained);
+    } else if t.waiting == 0 && t.coming == 0 {
+        shrink::shrink(pool, card, now, plan, explained);
     }
-    plan
+    left
 }
 
 pub(crate) fn count(n: usize) -> u32 {
@@ -182,7 +246,7 @@ pub(crate) fn devices(pool: &Pool, card: CardIndex) -> BTreeSet<DeviceIndex> {
         .map(|i| i.device);
     let coming = pool.intents.values().filter_map(|i| match &i.what {
         What::Create(c) if c.card == card => Some(c.device),
-        What::Delete { device, .. } => *device,
+        What::Delete { card: c, device, .. } if *c == card => *device,
         _ => None,
     });
     there.chain(coming).collect()

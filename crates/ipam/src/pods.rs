@@ -9,7 +9,7 @@ use crate::graces::GRACE;
 use crate::ids::{EniId, PodKey, PodMeta};
 use crate::interface::{LastOwner, State};
 use crate::journal::{Limbo, Released};
-use crate::names::host_veth_suffix;
+use crate::names::host_veth_suffix_nth;
 use crate::owner::{Asker, Held, MIGRATED_NETWORK, Owner, Standing, Superseded, UNKNOWN_INTERFACE, Wait};
 use crate::pool::Pool;
 use crate::time::{Mono, Now};
@@ -156,9 +156,14 @@ impl Pool {
         if meta.name.is_empty() || !self.owners.values().any(Owner::is_rebuilt) {
             return Vec::new();
         }
-        let suffix = host_veth_suffix(&meta.namespace, &meta.name);
-        let is_it =
-            |(key, owner): &(&PodKey, &Owner)| owner.is_rebuilt() && key.container_id.ends_with(&suffix);
+        // A pod has a veth for each of its addresses, at most one a card.
+        let veths = 0..crate::plan::count(self.limits.cards.len());
+        let suffixes: Vec<String> = veths
+            .map(|n| host_veth_suffix_nth(&meta.namespace, &meta.name, n))
+            .collect();
+        let is_it = |(key, owner): &(&PodKey, &Owner)| {
+            owner.is_rebuilt() && suffixes.iter().any(|s| key.container_id.ends_with(s))
+        };
         self.owners
             .iter()
             .filter(is_it)
@@ -172,32 +177,52 @@ impl Pool {
             return;
         }
         self.serve_at = None;
-        while let Some(turn) = self.waiting.first_key_value().map(|(turn, _)| *turn) {
-            let Some((eni, address)) = self.pick(now.mono) else {
-                return;
+        let mut turns: Vec<u64> = self.waiting.keys().copied().collect();
+        turns.reverse();
+        while let Some(turn) = turns.pop() {
+            let Some(cards) = self.waiting.get(&turn).map(|w| w.cards) else {
+                continue;
             };
-            let Some(wait) = self.waiting.remove(&turn) else {
-                return;
-            };
-            self.grant(now, wait, &eni, address, out);
+            let picked = self.pick_for(cards, now.mono);
+            if picked.is_empty() {
+                match cards {
+                    Cards::Any => return, // There is no address at all.
+                    Cards::Every => continue,
+                }
+            }
+            if let Some(wait) = self.waiting.remove(&turn) {
+                self.grant(now, wait, &picked, out);
+            }
         }
     }
 
-    fn grant(&mut self, now: Now, wait: Wait, eni: &EniId, address: Ipv4Addr, out: &mut Vec<Action>) {
-        let Some(interface) = self.interfaces.get_mut(eni) else {
-            return;
-        };
-        if let Some(a) = interface.addresses.get_mut(&address) {
-            a.state = State::Owned;
+    /// The addresses a pod would get, one of the first card that has one or one of each; none if it cannot have all.
+    fn pick_for(&self, cards: Cards, now: Mono) -> Vec<(EniId, Ipv4Addr)> {
+        let mut picked = self.cards().map(|card| self.pick(card, now));
+        match cards {
+            Cards::Any => picked.flatten().take(1).collect(),
+            Cards::Every => picked.by_ref().collect::<Option<Vec<_>>>().unwrap_or_default(),
         }
-        let held = Held {
-            address: IpAddr::V4(address),
-            eni: eni.clone(),
-            device: interface.device,
-            card: interface.card,
-            table: interface.table(),
-            allocated_ns: now.wall_ns,
-        };
+    }
+
+    fn grant(&mut self, now: Now, wait: Wait, picked: &[(EniId, Ipv4Addr)], out: &mut Vec<Action>) {
+        let mut all_held = Vec::new();
+        for (eni, address) in picked {
+            let Some(interface) = self.interfaces.get_mut(eni) else {
+                continue;
+            };
+            if let Some(a) = interface.addresses.get_mut(address) {
+                a.state = State::Owned;
+            }
+            all_held.push(Held {
+                address: IpAddr::V4(*address),
+                eni: eni.clone(),
+                device: interface.device,
+                card: interface.card,
+                table: interface.table(),
+                allocated_ns: now.wall_ns,
+            });
+        }
         for earlier in self.rebuilt_of(&wait.meta) {
             if let Some(owner) = self.owners.get_mut(&earlier) {
                 let by = Superseded {
@@ -209,10 +234,13 @@ impl Pool {
             }
         }
         let mut meta = wait.meta;
-        meta.interfaces = meta.interfaces.max(1);
+        meta.interfaces = meta.interfaces.max(crate::plan::count(all_held.len()));
+        for held in &all_held {
+            self.by_address.insert(held.address, wait.key.clone());
+        }
         let owner = Owner {
             meta,
-            held: vec![held],
+            held: all_held,
             standing: Standing::Confirmed,
         };
         let leases = owner.leases(&wait.key);
@@ -223,7 +251,6 @@ impl Pool {
                 answer,
             });
         }
-        self.by_address.insert(IpAddr::V4(address), wait.key.clone());
         self.owners.insert(wait.key, owner);
         self.changed_owners();
     }

@@ -9,7 +9,7 @@ use crate::action::Action;
 use crate::backoff::{Backoffs, Block};
 use crate::checkpoint::{Allocation, Checkpoint};
 use crate::event::{ActionId, InterfaceFacts};
-use crate::ids::{DeviceIndex, EniId, PodKey, SubnetId};
+use crate::ids::{CardIndex, DeviceIndex, EniId, PodKey, SubnetId};
 use crate::intent::{Intent, IntentId, Phase, What};
 use crate::interface::Interface;
 use crate::journal::{JOURNAL_VERSION, Journal, Limbo, Released};
@@ -34,7 +34,7 @@ pub struct Pool {
     pub(crate) intents: BTreeMap<IntentId, Intent>,
     pub(crate) backoffs: Backoffs,
     /// Positions where EC2 would not attach an interface: something we do not know may be there.
-    pub(crate) refused_devices: BTreeMap<DeviceIndex, Block>,
+    pub(crate) refused_devices: BTreeMap<CardIndex, BTreeMap<DeviceIndex, Block>>,
     /// What subnets have left, as far as somebody said.
     #[serde(default)]
     pub(crate) left: BTreeMap<SubnetId, Left>,
@@ -65,7 +65,7 @@ impl Pool {
     /// # Errors
     /// [`ConfigError`] if the limits do not describe a machine this pool can manage.
     pub fn new(identity: Identity, limits: Limits, targets: Targets) -> Result<Self, ConfigError> {
-        limits.check()?;
+        let limits = limits.checked()?;
         Ok(Self {
             identity,
             limits,

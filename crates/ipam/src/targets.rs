@@ -50,13 +50,11 @@ pub enum ConfigError {
     /// The limits name no network card.
     #[error("the instance limits name no network card; without its limits no interface can be planned")]
     NoCard,
-    /// One pool manages one card.
-    #[error(
-        "the instance limits name {count} network cards to manage, but a pool manages one; pass the default card only"
-    )]
-    SeveralCards {
-        /// How many.
-        count: usize,
+    /// One card is named twice.
+    #[error("the instance limits name network card {card} twice; its interfaces would be counted twice")]
+    SameCard {
+        /// Which.
+        card: CardIndex,
     },
     /// Interfaces without room for a pod's address.
     #[error(
@@ -92,6 +90,9 @@ pub struct Targets {
     pub mode: Mode,
     /// False (`DISABLE_NETWORK_RESOURCE_PROVISIONING`, or the agent is stopping): the pool neither grows nor shrinks.
     pub provisioning: bool,
+    /// `ENABLE_POD_ENI` on a type that can have a trunk interface: one interface's place is kept free for it until it is
+    /// there.
+    pub reserve_trunk_slot: bool,
     /// Which subnets pods' addresses may come from.
     pub subnets: Subnets,
     /// How long an ADD may wait; the executor makes the deadline of `PodWants` from it.
@@ -111,6 +112,7 @@ impl Default for Targets {
             cooldown: Duration::from_secs(30),
             mode: Mode::SecondaryIp,
             provisioning: true,
+            reserve_trunk_slot: false,
             subnets: Subnets::default(),
             pod_wait: Duration::from_secs(60),
         }
@@ -135,10 +137,21 @@ pub struct CardLimits {
     pub interfaces: u32,
 }
 
+impl CardLimits {
+    /// Interfaces it may have under `MAX_ENI`, which counts for each card.
+    pub(crate) fn under(&self, targets: &Targets) -> u32 {
+        match targets.max_eni {
+            Some(max) if max >= 1 => self.interfaces.min(max),
+            _ => self.interfaces,
+        }
+    }
+}
+
 /// What the instance type allows.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Limits {
-    /// The card this pool manages: exactly one. Interfaces on other cards are left alone.
+    /// The cards this pool manages: the primary interface's, and with `ENABLE_MULTI_NIC` the others. Interfaces on cards
+    /// that are not named are left alone.
     pub cards: Vec<CardLimits>,
     /// IPv4 addresses an interface holds, its own included; a /28 prefix takes the room of one.
     pub ipv4_per_interface: u32,
@@ -151,30 +164,33 @@ impl Limits {
         self.ipv4_per_interface.saturating_sub(1)
     }
 
-    /// The managed card.
+    /// The first card: the primary interface's.
     pub(crate) fn card(&self) -> CardLimits {
         self.cards.first().copied().unwrap_or_default()
     }
 
-    /// Interfaces the managed card may have under `targets`.
+    /// Interfaces the managed cards may have under `targets`.
     #[must_use]
     pub fn max_interfaces(&self, targets: &Targets) -> u32 {
-        let limit = self.card().interfaces;
-        match targets.max_eni {
-            Some(max) if max >= 1 => limit.min(max),
-            _ => limit,
-        }
+        self.cards.iter().map(|c| c.under(targets)).sum()
     }
 
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        match self.cards.len() {
-            0 => Err(ConfigError::NoCard),
-            1 if self.ipv4_per_interface < 2 => Err(ConfigError::NoRoom {
-                per_interface: self.ipv4_per_interface,
-            }),
-            1 => Ok(()),
-            count => Err(ConfigError::SeveralCards { count }),
+    /// The same limits, the cards in order.
+    pub(crate) fn checked(mut self) -> Result<Self, ConfigError> {
+        self.cards.sort_by_key(|c| c.card);
+        if self.cards.is_empty() {
+            return Err(ConfigError::NoCard);
         }
+        if self.ipv4_per_interface < 2 {
+            return Err(ConfigError::NoRoom {
+                per_interface: self.ipv4_per_interface,
+            });
+        }
+        let pairs = self.cards.iter().zip(self.cards.iter().skip(1));
+        if let Some((twice, _)) = pairs.into_iter().find(|(a, b)| a.card == b.card) {
+            return Err(ConfigError::SameCard { card: twice.card });
+        }
+        Ok(self)
     }
 }
 

@@ -24,7 +24,7 @@ pub struct PoolView {
     pub targets: Targets,
     /// What the machine allows.
     pub limits: Limits,
-    /// Interfaces the card may have under `limits` and `targets`.
+    /// Interfaces the cards may have under `limits` and `targets`.
     pub max_interfaces: u32,
     /// Sums.
     pub totals: Tally,

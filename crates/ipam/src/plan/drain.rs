@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 use super::shrink::{DECREASE_GAP, Rest, secs};
 use super::{Plan, Step};
 use crate::arithmetic::PREFIX_SIZE;
+use crate::ids::CardIndex;
 use crate::intent::What;
 use crate::interface::{Address, Interface};
 use crate::kind::{Kind, Wanted};
@@ -27,8 +28,14 @@ const ALL: Surplus = Surplus {
 };
 
 /// Plans releases: what is too many of what counts, and all that does not count.
-pub(super) fn release(pool: &Pool, now: Mono, rest: &Rest<'_>, plan: &mut Plan, explained: bool) {
-    let card = pool.limits.card().card;
+pub(super) fn release(
+    pool: &Pool,
+    card: CardIndex,
+    now: Mono,
+    rest: &Rest<'_>,
+    plan: &mut Plan,
+    explained: bool,
+) {
     let wanted = Wanted::of(pool, card);
     let mut places: Vec<&Interface> = pool.interfaces.values().filter(|i| i.serves(card)).collect();
     places.retain(|i| !rest.spare.contains(&&i.id)); // They go whole, soon.
@@ -36,7 +43,7 @@ pub(super) fn release(pool: &Pool, now: Mono, rest: &Rest<'_>, plan: &mut Plan, 
     places.sort_by_key(|i| (i.owned(), std::cmp::Reverse(i.order())));
     let (barred, open): (Vec<&Interface>, Vec<&Interface>) =
         places.into_iter().partition(|i| pool.is_barred(i));
-    let surplus = surplus(pool, wanted, rest, &open);
+    let surplus = surplus(pool, card, wanted, rest, &open);
     let (mut steps, mut rest_until) = release_from(&open, &surplus, now);
     let (more, later) = release_from(&barred, &ALL, now);
     steps.extend(more);
@@ -72,7 +79,7 @@ pub(super) fn release(pool: &Pool, now: Mono, rest: &Rest<'_>, plan: &mut Plan, 
     }
 }
 
-fn surplus(pool: &Pool, wanted: Wanted, rest: &Rest<'_>, places: &[&Interface]) -> Surplus {
+fn surplus(pool: &Pool, card: CardIndex, wanted: Wanted, rest: &Rest<'_>, places: &[&Interface]) -> Surplus {
     let over = rest.over as usize;
     let single = |i: &&Interface| i.singles().filter(|(_, a)| is_idle(a)).count();
     let free = |i: &&Interface| i.prefix_uses(Mono::default()).filter(|u| u.is_free()).count();
@@ -83,7 +90,7 @@ fn surplus(pool: &Pool, wanted: Wanted, rest: &Rest<'_>, places: &[&Interface]) 
     match pool.targets.mode.kind() {
         Kind::Address => Surplus {
             // By the warm ENI target interfaces go, not addresses.
-            addresses: if pool.targets.ip_targets().is_some() {
+            addresses: if pool.ip_targets(card).is_some() {
                 singles.min(over)
             } else {
                 0
@@ -103,7 +110,7 @@ fn surplus(pool: &Pool, wanted: Wanted, rest: &Rest<'_>, places: &[&Interface]) 
                 0
             };
             let left = over.saturating_sub(gone) / PREFIX_SIZE as usize;
-            let beyond = match pool.targets.ip_targets() {
+            let beyond = match pool.ip_targets(card) {
                 Some(_) => rest.prefixes,
                 None => rest
                     .prefixes
@@ -153,12 +160,11 @@ fn release_from(places: &[&Interface], surplus: &Surplus, now: Mono) -> (Vec<Ste
 
 /// Every place is full, some with what the mode no longer asks for and no pod has: as much of that goes as `places` are
 /// needed.
-pub(super) fn make_room(pool: &Pool, now: Mono, places: u32, plan: &mut Plan) {
+pub(super) fn make_room(pool: &Pool, card: CardIndex, now: Mono, places: u32, plan: &mut Plan) {
     let releasing = |w: &What| matches!(w, What::Release { .. });
     if plan.tally.draining == 0 || pool.intents.values().any(|i| releasing(&i.what)) {
         return;
     }
-    let card = pool.limits.card().card;
     let kind = pool.targets.mode.kind();
     let useful = |i: &&Interface| {
         let dry = pool.backoffs.subnet(&i.subnet, kind);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ceiling, Plan, Step, make};
+use super::{CardPlan, Ceiling, Plan, Step, make};
 use crate::arithmetic;
 use crate::kind::Kind;
 use crate::pool::Pool;
@@ -24,8 +24,23 @@ impl Pool {
     #[must_use]
     pub fn explain(&self, now: Now) -> PlanReport {
         let plan = make(self, now.mono, true);
-        let mut lines = vec![self.have(&plan), self.want(&plan)];
-        lines.extend(self.reach(&plan));
+        let mut lines = Vec::new();
+        for card in &plan.cards {
+            let mut of_card = vec![self.have(card), self.want(card)];
+            of_card.extend(self.reach(card));
+            let name = if plan.cards.len() > 1 {
+                format!("card {}: ", card.card)
+            } else {
+                String::new()
+            };
+            lines.extend(of_card.into_iter().map(|line| format!("{name}{line}")));
+        }
+        if plan.tally.orphans > 0 {
+            lines.push(format!(
+                "{} more are held by pods on no interface that is known",
+                plan.tally.orphans
+            ));
+        }
         lines.extend(plan.blocked.iter().map(|b| {
             format!(
                 "{} must wait {} ms more: {}",
@@ -46,12 +61,12 @@ impl Pool {
         }
     }
 
-    fn have(&self, plan: &Plan) -> String {
+    fn have(&self, plan: &CardPlan) -> String {
         let t = plan.tally;
         let mut line = format!(
             "{} of {} interfaces; {} addresses in all − {} assigned = {} available ({} can be handed out now, {} cool down)",
             t.interfaces,
-            self.limits.max_interfaces(&self.targets),
+            self.max_interfaces(plan.card),
             t.total,
             t.assigned,
             t.available,
@@ -78,16 +93,10 @@ impl Pool {
         if t.waiting > 0 {
             line.push_str(&format!("; {} pods wait", t.waiting));
         }
-        if t.orphans > 0 {
-            line.push_str(&format!(
-                "; {} more are held by pods on no interface that is known",
-                t.orphans
-            ));
-        }
         line
     }
 
-    fn want(&self, plan: &Plan) -> String {
+    fn want(&self, plan: &CardPlan) -> String {
         let (t, per_eni) = (plan.tally, self.limits.per_eni());
         let demand = format!(
             "{} − {} assigned{} = {} free",
@@ -101,7 +110,7 @@ impl Pool {
             i64::from(t.total) + i64::from(t.coming) - i64::from(t.assigned) - i64::from(t.waiting),
         );
         let prefixes = self.targets.mode.kind() == Kind::Prefix;
-        let (wanted, floor) = match self.targets.ip_targets() {
+        let (wanted, floor) = match self.ip_targets(plan.card) {
             Some((warm, minimum)) => (
                 format!("warm IP target {warm} = {warm} wanted free"),
                 format!(
@@ -147,7 +156,7 @@ impl Pool {
         format!("{wanted}; {demand}{floor} → {result}")
     }
 
-    fn reach(&self, plan: &Plan) -> Vec<String> {
+    fn reach(&self, plan: &CardPlan) -> Vec<String> {
         let mut lines = Vec::new();
         if plan.goal.serve_short > plan.goal.warm_short {
             lines.push(format!(
@@ -155,7 +164,7 @@ impl Pool {
                 plan.tally.waiting, plan.goal.serve_short
             ));
         }
-        let limit = self.limits.max_interfaces(&self.targets);
+        let limit = self.max_interfaces(plan.card);
         lines.extend(plan.ceiling.map(|c| match c {
             Ceiling::NotListed => "the interfaces are not known yet: nothing is planned before".to_owned(),
             Ceiling::NoPrimary => {
@@ -202,7 +211,7 @@ impl Pool {
     }
 }
 
-fn supply(plan: &Plan) -> String {
+fn supply(plan: &CardPlan) -> String {
     if plan.tally.coming > 0 {
         format!("{} total + {} coming", plan.tally.total, plan.tally.coming)
     } else {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Tally;
 use crate::arithmetic;
+use crate::ids::CardIndex;
 use crate::kind::Kind;
 use crate::pool::Pool;
 
@@ -24,9 +25,9 @@ pub struct Goal {
 }
 
 impl Goal {
-    pub(super) fn of(pool: &Pool, t: &Tally) -> Self {
+    pub(super) fn of(pool: &Pool, card: CardIndex, t: &Tally) -> Self {
         let serve_short = t.waiting.saturating_sub(t.coming).saturating_sub(t.free);
-        let goal = match (pool.targets.ip_targets(), pool.targets.mode.kind()) {
+        let goal = match (pool.ip_targets(card), pool.targets.mode.kind()) {
             (Some((warm, minimum)), kind) => ip_targets(warm, minimum, kind, t),
             (None, Kind::Address) => warm_eni(pool.targets.warm_eni, pool.limits.per_eni(), t),
             (None, Kind::Prefix) => warm_prefix(pool.targets.warm_prefix.unwrap_or(0), t),
@@ -39,6 +40,17 @@ impl Goal {
             serve_short,
             prefixes_short: goal.prefixes_short.max(prefixes),
             ..goal
+        }
+    }
+
+    /// Both.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            warm_short: self.warm_short.saturating_add(other.warm_short),
+            serve_short: self.serve_short.saturating_add(other.serve_short),
+            over: self.over.saturating_add(other.over),
+            prefixes_short: self.prefixes_short.saturating_add(other.prefixes_short),
+            prefixes_over: self.prefixes_over.saturating_add(other.prefixes_over),
         }
     }
 

@@ -7,7 +7,7 @@ use super::places::{Candidate, primary};
 use super::{Blocked, Ceiling, Place, Plan, Step, candidates, drain, slots};
 use crate::arithmetic::prefixes_for;
 use crate::backoff::Block;
-use crate::ids::SubnetId;
+use crate::ids::{CardIndex, SubnetId};
 use crate::kind::Kind;
 use crate::pool::Pool;
 use crate::time::Mono;
@@ -36,9 +36,10 @@ impl Need {
     }
 }
 
-pub(super) fn grow(pool: &Pool, now: Mono, plan: &mut Plan) {
+/// Returns how many of those who wait are not served by it.
+pub(super) fn grow(pool: &Pool, card: CardIndex, now: Mono, plan: &mut Plan) -> u32 {
     let kind = pool.targets.mode.kind();
-    let exactly = kind == Kind::Prefix || pool.targets.ip_targets().is_some();
+    let exactly = kind == Kind::Prefix || pool.ip_targets(card).is_some();
     let mut need = Need {
         addresses: plan.goal.warm_short.max(plan.goal.serve_short),
         prefixes: plan.goal.prefixes_short,
@@ -49,12 +50,12 @@ pub(super) fn grow(pool: &Pool, now: Mono, plan: &mut Plan) {
         .saturating_sub(plan.tally.total.saturating_add(plan.tally.coming));
     if headroom == 0 {
         plan.ceiling = Some(Ceiling::MaxPods);
-        return;
+        return 0;
     }
     let patience = pool.waiting.values().map(crate::owner::Wait::deadline).min();
     let mut careful: BTreeSet<(&SubnetId, Kind)> = BTreeSet::new();
     let mut later = 0_u32;
-    for c in candidates(pool, now) {
+    for c in candidates(pool, card, now) {
         let wanted = need.of(c.kind);
         if wanted == 0 || headroom == 0 {
             break;
@@ -88,15 +89,16 @@ pub(super) fn grow(pool: &Pool, now: Mono, plan: &mut Plan) {
         }
     }
     if need.addresses > later && plan.steps.is_empty() && headroom > 0 {
-        drain::make_room(pool, now, need.of(kind), plan);
+        drain::make_room(pool, card, now, need.of(kind), plan);
     }
     if need.addresses > later {
         plan.ceiling = Some(if headroom == 0 {
             Ceiling::MaxPods
         } else {
-            ceiling(pool)
+            ceiling(pool, card)
         });
     }
+    if headroom == 0 { 0 } else { need.addresses }
 }
 
 fn step(c: &Candidate<'_>, amount: u32) -> Step {
@@ -124,13 +126,18 @@ fn step(c: &Candidate<'_>, amount: u32) -> Step {
 }
 
 /// What stops a pool that has used up all its candidates.
-pub(crate) fn ceiling(pool: &Pool) -> Ceiling {
+pub(crate) fn ceiling(pool: &Pool, card: CardIndex) -> Ceiling {
     let kind = pool.targets.mode.kind();
     if primary(pool).is_none() {
         Ceiling::NoPrimary
-    } else if slots(pool, pool.limits.card().card) > 0 && pool.new_subnets(kind).is_empty() {
+    } else if slots(pool, card) > 0 && pool.new_subnets(kind).is_empty() {
         Ceiling::NoSubnet
-    } else if pool.limits.max_interfaces(&pool.targets) < pool.limits.card().interfaces {
+    } else if pool
+        .limits
+        .cards
+        .iter()
+        .any(|c| c.card == card && c.under(&pool.targets) < c.interfaces)
+    {
         Ceiling::MaxEni
     } else {
         Ceiling::InstanceFull

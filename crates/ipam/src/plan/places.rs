@@ -2,7 +2,7 @@
 
 use super::{count, devices};
 use crate::backoff::Block;
-use crate::event::FailureClass;
+use crate::event::{FailureClass, InterfaceKind};
 use crate::ids::{CardIndex, DeviceIndex, EniId, SubnetId};
 use crate::intent::{Intent, What};
 use crate::interface::Interface;
@@ -51,12 +51,12 @@ impl Candidate<'_> {
 
 /// Everything that can bring addresses, in the order it is to be used. Where prefixes are wanted and a place's subnet has
 /// none, single addresses from there come last.
-pub(crate) fn candidates(pool: &Pool, now: Mono) -> Vec<Candidate<'_>> {
+pub(crate) fn candidates(pool: &Pool, card: CardIndex, now: Mono) -> Vec<Candidate<'_>> {
     let kind = pool.targets.mode.kind();
-    let mut all = of_kind(pool, kind, now);
+    let mut all = of_kind(pool, card, kind, now);
     if kind == Kind::Prefix && all.iter().any(Candidate::is_dry) {
         let dry: Vec<&SubnetId> = all.iter().filter(|c| c.is_dry()).map(|c| c.subnet).collect();
-        let singles = of_kind(pool, Kind::Address, now);
+        let singles = of_kind(pool, card, Kind::Address, now);
         let instead = singles.into_iter().filter(|c| dry.contains(&c.subnet));
         let instead: Vec<Candidate<'_>> = instead.collect();
         all.extend(instead);
@@ -64,8 +64,7 @@ pub(crate) fn candidates(pool: &Pool, now: Mono) -> Vec<Candidate<'_>> {
     all
 }
 
-fn of_kind(pool: &Pool, kind: Kind, now: Mono) -> Vec<Candidate<'_>> {
-    let card = pool.limits.card().card;
+fn of_kind(pool: &Pool, card: CardIndex, kind: Kind, now: Mono) -> Vec<Candidate<'_>> {
     let per_eni = pool.limits.per_eni();
     let assign = pool.backoffs.assign.as_ref();
     let mut growing: Vec<&Interface> = pool.growing(card).collect();
@@ -97,7 +96,9 @@ fn of_kind(pool: &Pool, kind: Kind, now: Mono) -> Vec<Candidate<'_>> {
         }
     }
     for intent in pool.intents.values() {
-        if let What::Create(create) = &intent.what {
+        if let What::Create(create) = &intent.what
+            && create.card == card
+        {
             // It takes more once it is there.
             let room = per_eni.saturating_sub(create.count());
             if room > 0 {
@@ -111,7 +112,7 @@ fn of_kind(pool: &Pool, kind: Kind, now: Mono) -> Vec<Candidate<'_>> {
         }
     }
     let mut free = free_devices(pool, card);
-    let refused = |d: &DeviceIndex| pool.refused_devices.get(d);
+    let refused = |d: &DeviceIndex| pool.refused_device(card, *d);
     free.sort_by_key(|d| (refused(d).map(|b| b.until), *d));
     for device in free.into_iter().take(slots(pool, card) as usize) {
         let own = [pool.backoffs.create.as_ref(), refused(&device)];
@@ -202,14 +203,18 @@ pub(crate) fn primary(pool: &Pool) -> Option<&Interface> {
 
 /// How many interfaces the card takes beside those that are there or in the making.
 pub(crate) fn slots(pool: &Pool, card: CardIndex) -> u32 {
-    let max = pool.limits.max_interfaces(&pool.targets);
-    max.saturating_sub(count(devices(pool, card).len()))
+    let trunk = |i: &Interface| i.kind == InterfaceKind::Trunk;
+    let reserved =
+        pool.targets.reserve_trunk_slot && pool.is_first(card) && !pool.interfaces.values().any(trunk);
+    let taken = count(devices(pool, card).len()).saturating_add(u32::from(reserved));
+    pool.max_interfaces(card).saturating_sub(taken)
 }
 
 fn free_devices(pool: &Pool, card: CardIndex) -> Vec<DeviceIndex> {
     let taken = devices(pool, card);
-    let max = pool.limits.max_interfaces(&pool.targets);
-    // Position 0 is the primary interface's, also while that is not known.
-    let all = (1..=max).map(DeviceIndex);
+    let max = pool.max_interfaces(card);
+    // Position 0 of its card is the primary interface's, also while that is not known. One more than there is room for:
+    // somebody may sit where we do not know.
+    let all = (u32::from(pool.is_first(card))..=max).map(DeviceIndex);
     all.filter(|d| !taken.contains(d)).collect()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Plan, Step, count, drain};
 use crate::arithmetic;
 use crate::event::InterfaceKind;
-use crate::ids::EniId;
+use crate::ids::{CardIndex, EniId};
 use crate::intent::{Intent, Phase, What};
 use crate::interface::{Interface, State};
 use crate::kind::{Kind, Wanted};
@@ -17,20 +17,20 @@ pub(crate) const DECREASE_GAP: Duration = Duration::from_secs(30);
 /// An interface younger than this is not deleted.
 pub(crate) const MIN_AGE: Duration = Duration::from_secs(60);
 
-pub(super) fn shrink(pool: &Pool, now: Mono, plan: &mut Plan, explained: bool) {
+pub(super) fn shrink(pool: &Pool, card: CardIndex, now: Mono, plan: &mut Plan, explained: bool) {
     if busy(pool) {
         return;
     }
-    let rest = interfaces(pool, now, plan, explained);
+    let rest = interfaces(pool, card, now, plan, explained);
     if !matches!(plan.steps.first(), Some(Step::Delete { .. })) {
-        drain::release(pool, now, &rest, plan, explained);
+        drain::release(pool, card, now, &rest, plan, explained);
     }
 }
 
 /// Gives back what does not count, and nothing else.
-pub(super) fn drain(pool: &Pool, now: Mono, plan: &mut Plan, explained: bool) {
+pub(super) fn drain(pool: &Pool, card: CardIndex, now: Mono, plan: &mut Plan, explained: bool) {
     if !busy(pool) && plan.tally.draining > 0 {
-        drain::release(pool, now, &Rest::default(), plan, explained);
+        drain::release(pool, card, now, &Rest::default(), plan, explained);
     }
 }
 
@@ -84,9 +84,13 @@ impl Holds {
 }
 
 /// Plans the deletion of one interface that is not needed.
-fn interfaces<'a>(pool: &'a Pool, now: Mono, plan: &mut Plan, explained: bool) -> Rest<'a> {
-    let wanted = Wanted::of(pool, pool.limits.card().card);
-    let mut unused: Vec<&Interface> = pool.interfaces.values().filter(|i| could_go(pool, i)).collect();
+fn interfaces<'a>(pool: &'a Pool, card: CardIndex, now: Mono, plan: &mut Plan, explained: bool) -> Rest<'a> {
+    let wanted = Wanted::of(pool, card);
+    let mut unused: Vec<&Interface> = pool
+        .interfaces
+        .values()
+        .filter(|i| could_go(pool, card, i))
+        .collect();
     unused.sort_by_key(|i| std::cmp::Reverse(i.order()));
     let (mut over, mut spare) = (plan.goal.over, Vec::new());
     let mut prefixes = plan.tally.free_prefixes;
@@ -97,7 +101,7 @@ fn interfaces<'a>(pool: &'a Pool, now: Mono, plan: &mut Plan, explained: bool) -
         } else {
             Holds::of(interface, wanted, now)
         };
-        if !barred && !spared(pool, plan, over, prefixes, &holds) {
+        if !barred && !spared(pool, card, plan, over, prefixes, &holds) {
             continue;
         }
         over = over.saturating_sub(holds.addresses);
@@ -138,8 +142,7 @@ fn interfaces<'a>(pool: &'a Pool, now: Mono, plan: &mut Plan, explained: bool) -
 }
 
 /// No pod is on it, and it is the pool's to delete.
-fn could_go(pool: &Pool, i: &Interface) -> bool {
-    let card = pool.limits.card().card;
+fn could_go(pool: &Pool, card: CardIndex, i: &Interface) -> bool {
     i.serves(card)
         && !i.is_primary
         && i.kind == InterfaceKind::Interface
@@ -151,11 +154,11 @@ fn could_go(pool: &Pool, i: &Interface) -> bool {
 }
 
 /// The targets hold without what it holds: `over` addresses are too many, `prefixes` are without a pod.
-fn spared(pool: &Pool, plan: &Plan, over: u32, prefixes: u32, holds: &Holds) -> bool {
+fn spared(pool: &Pool, card: CardIndex, plan: &Plan, over: u32, prefixes: u32, holds: &Holds) -> bool {
     if holds.addresses > over {
         return false;
     }
-    match (pool.targets.ip_targets(), pool.targets.mode.kind()) {
+    match (pool.ip_targets(card), pool.targets.mode.kind()) {
         (Some(_), _) => true,
         (None, Kind::Prefix) => {
             let target = pool.targets.warm_prefix.unwrap_or(0);

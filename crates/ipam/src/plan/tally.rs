@@ -28,7 +28,7 @@ pub struct Tally {
     pub waiting: u32,
     /// Addresses that calls under way, or to be repeated, will bring.
     pub coming: u32,
-    /// Interfaces on the card, whoever looks after them.
+    /// Interfaces on the managed cards, whoever looks after them.
     pub interfaces: u32,
     /// Interfaces in the making.
     pub creating: u32,
@@ -49,15 +49,38 @@ impl Tally {
     /// Of `pool` at `now`.
     #[must_use]
     pub fn of(pool: &Pool, now: Mono) -> Self {
-        let card = pool.limits.card().card;
-        let mut t = Self::of_card(pool, card, now);
-        t.waiting = count(pool.waiting.len());
-        let mut placed = 0_usize;
-        for address in pool.interfaces.values().flat_map(|i| i.addresses.values()) {
-            placed += usize::from(address.state == State::Owned);
+        let cards = pool.cards().map(|card| Self::of_card(pool, card, now));
+        cards.fold(Self::apart_from_cards(pool), Self::and)
+    }
+
+    /// What is of no card.
+    pub(super) fn apart_from_cards(pool: &Pool) -> Self {
+        let all = pool.interfaces.values().flat_map(|i| i.addresses.values());
+        let placed = all.filter(|a| a.state == State::Owned).count();
+        Self {
+            waiting: count(pool.waiting.len()),
+            orphans: count(pool.by_address.len().saturating_sub(placed)),
+            ..Self::default()
         }
-        t.orphans = count(pool.by_address.len().saturating_sub(placed));
-        t
+    }
+
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            total: self.total.saturating_add(other.total),
+            assigned: self.assigned.saturating_add(other.assigned),
+            available: self.available.saturating_add(other.available),
+            cooling: self.cooling.saturating_add(other.cooling),
+            free: self.free.saturating_add(other.free),
+            waiting: self.waiting.saturating_add(other.waiting),
+            coming: self.coming.saturating_add(other.coming),
+            interfaces: self.interfaces.saturating_add(other.interfaces),
+            creating: self.creating.saturating_add(other.creating),
+            orphans: self.orphans.saturating_add(other.orphans),
+            prefixes: self.prefixes.saturating_add(other.prefixes),
+            free_prefixes: self.free_prefixes.saturating_add(other.free_prefixes),
+            coming_prefixes: self.coming_prefixes.saturating_add(other.coming_prefixes),
+            draining: self.draining.saturating_add(other.draining),
+        }
     }
 
     /// Of one card, without those who wait.
@@ -91,14 +114,7 @@ impl Tally {
         }
         t.available = t.total.saturating_sub(t.assigned);
         for intent in pool.intents.values() {
-            let place = match &intent.what {
-                What::Create(c) => Some(c.card),
-                _ => intent
-                    .eni()
-                    .and_then(|eni| pool.interfaces.get(eni))
-                    .map(|i| i.card),
-            };
-            if place.unwrap_or(pool.limits.card().card) == card {
+            if pool.card_of(intent) == card {
                 t.coming = t.coming.saturating_add(intent.brings());
                 t.coming_prefixes = t.coming_prefixes.saturating_add(intent.bears().1);
                 t.creating += u32::from(matches!(intent.what, What::Create(_)));

@@ -1,13 +1,16 @@
 //! A tiny EC2: one instance, a few subnets, interfaces with addresses and prefixes. It knows who has what, nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
-use vpcnet_ipam::{CardIndex, DeviceIndex, EniId, FailureClass, InterfaceFacts, InterfaceKind, SubnetId};
+use vpcnet_ipam::{
+    CardIndex, CardLimits, DeviceIndex, EniId, FailureClass, InterfaceFacts, InterfaceKind, Limits, SubnetId,
+};
 
 #[derive(Clone, Debug)]
 pub(crate) struct CloudEni {
+    pub(crate) card: u32,
     pub(crate) device: Option<u32>,
     pub(crate) subnet: SubnetId,
     pub(crate) primary: Ipv4Addr,
@@ -24,14 +27,51 @@ impl CloudEni {
             .chain(self.prefixes.iter().copied().flat_map(of_prefix))
     }
 
-    fn has(&self, address: Ipv4Addr) -> bool {
-        self.addresses.contains(&address) || self.prefixes.iter().any(|p| p.contains(&address))
+    fn has(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(at) => self.addresses.contains(&at) || self.prefixes.iter().any(|p| p.contains(&at)),
+            IpAddr::V6(_) => false,
+        }
     }
 }
 
 pub(crate) fn of_prefix(prefix: Ipv4Net) -> impl Iterator<Item = Ipv4Addr> {
     let first = prefix.network().to_bits();
     (0..16).map(move |n| Ipv4Addr::from_bits(first + n))
+}
+
+/// What the instance takes.
+#[derive(Clone, Debug)]
+pub(crate) struct Size {
+    /// Interfaces of each card.
+    pub(crate) cards: Vec<u32>,
+    /// IPv4 addresses of an interface, its own included.
+    pub(crate) per_interface: u32,
+}
+
+impl Size {
+    /// With one card.
+    pub(crate) fn of(interfaces: u32, per_interface: u32) -> Self {
+        Self {
+            cards: vec![interfaces],
+            per_interface,
+        }
+    }
+
+    pub(crate) fn interfaces(&self) -> u32 {
+        self.cards.iter().sum()
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        let card = |(n, interfaces): (u32, &u32)| CardLimits {
+            card: CardIndex(n),
+            interfaces: *interfaces,
+        };
+        Limits {
+            cards: (0..).zip(&self.cards).map(card).collect(),
+            ipv4_per_interface: self.per_interface,
+        }
+    }
 }
 
 /// How a subnet begins.
@@ -47,7 +87,7 @@ pub(crate) struct Lay {
 pub(crate) struct Cloud {
     pub(crate) enis: BTreeMap<EniId, CloudEni>,
     pub(crate) free: BTreeMap<SubnetId, BTreeSet<Ipv4Addr>>,
-    interfaces: u32,
+    cards: Vec<u32>,
     per_eni: u32,
     tokens: BTreeMap<String, EniId>,
     made: u32,
@@ -64,12 +104,12 @@ pub(crate) fn subnet(n: usize) -> SubnetId {
 }
 
 impl Cloud {
-    pub(crate) fn new(interfaces: u32, ipv4_per_interface: u32, lays: &[Lay]) -> Self {
+    pub(crate) fn new(size: &Size, lays: &[Lay]) -> Self {
         let mut cloud = Self {
             enis: BTreeMap::new(),
             free: BTreeMap::new(),
-            interfaces,
-            per_eni: ipv4_per_interface - 1,
+            cards: size.cards.clone(),
+            per_eni: size.per_interface - 1,
             tokens: BTreeMap::new(),
             made: 0,
             beyond_limits: 0,
@@ -84,6 +124,7 @@ impl Cloud {
         }
         let given = cloud.give(&subnet(0), 1).expect("a subnet has an address");
         let eni = CloudEni {
+            card: 0,
             device: Some(0),
             subnet: subnet(0),
             primary: *given.first().expect("one was asked for"),
@@ -161,6 +202,7 @@ impl Cloud {
         self.made += 1;
         let id = EniId(format!("eni-{}", self.made));
         let eni = CloudEni {
+            card: 0,
             device: None,
             subnet: subnet.clone(),
             primary,
@@ -172,19 +214,21 @@ impl Cloud {
         Ok(id)
     }
 
-    pub(crate) fn attach(&mut self, eni: &EniId, device: u32) -> Result<(), FailureClass> {
-        let attached: Vec<u32> = self.enis.values().filter_map(|e| e.device).collect();
+    pub(crate) fn attach(&mut self, eni: &EniId, card: CardIndex, device: u32) -> Result<(), FailureClass> {
+        let of_card = self.enis.values().filter(|e| e.card == card.0);
+        let attached: Vec<u32> = of_card.filter_map(|e| e.device).collect();
         let Some(it) = self.enis.get_mut(eni) else {
             return Err(FailureClass::Gone);
         };
-        if it.device == Some(device) {
+        if (it.card, it.device) == (card.0, Some(device)) {
             return Ok(());
         }
-        if attached.len() as u64 >= u64::from(self.interfaces) || attached.contains(&device) {
+        let limit = self.cards.get(card.0 as usize).copied().unwrap_or(0);
+        if attached.len() as u64 >= u64::from(limit) || attached.contains(&device) {
             self.beyond_limits += 1;
             return Err(FailureClass::LimitReached);
         }
-        it.device = Some(device);
+        (it.card, it.device) = (card.0, Some(device));
         Ok(())
     }
 
@@ -255,9 +299,9 @@ impl Cloud {
         let device = it.device?;
         Some(InterfaceFacts {
             id: eni.clone(),
-            mac: format!("02:00:00:00:00:{device:02x}"),
+            mac: format!("02:00:00:00:{:02x}:{device:02x}", it.card),
             device: DeviceIndex(device),
-            card: CardIndex(0),
+            card: CardIndex(it.card),
             subnet: it.subnet.clone(),
             subnet_cidr: Ipv4Net::new(it.primary, 16).expect("a length").trunc(),
             primary_address: it.primary,
@@ -275,8 +319,9 @@ impl Cloud {
         self.enis.keys().filter_map(|eni| self.facts(eni)).collect()
     }
 
-    pub(crate) fn owner_of(&self, address: Ipv4Addr) -> Option<&EniId> {
-        self.enis.iter().find(|(_, e)| e.has(address)).map(|(id, _)| id)
+    pub(crate) fn owner_of(&self, address: IpAddr) -> Option<&EniId> {
+        let it = self.enis.iter().find(|(_, e)| e.has(address));
+        it.map(|(id, _)| id)
     }
 
     /// It has not enough for a new interface.

@@ -7,6 +7,7 @@
     clippy::indexing_slicing
 )] // tests
 
+mod cards;
 mod checkpoint;
 mod cloud;
 mod evidence;

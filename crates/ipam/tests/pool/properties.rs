@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use vpcnet_ipam::{CustomNetwork, Event, FailureClass, Mode, Subnets, Targets};
 
-use super::cloud::{Lay, subnet};
+use super::cloud::{Lay, Size, subnet};
 use super::rig::seconds;
 use super::world::{Crash, Fault, World};
 
@@ -78,6 +78,20 @@ fn targets() -> impl Strategy<Value = Targets> {
                 }
             },
         )
+}
+
+fn size() -> impl Strategy<Value = Size> {
+    let cards = prop_oneof![
+        Just(Size::of(3, 4)),
+        Just(Size::of(3, 10)),
+        Just(Size::of(2, 6)),
+        Just(Size::of(4, 15))
+    ];
+    let more = prop_oneof![3 => Just(vec![]), 1 => prop::collection::vec(1_u32..3, 1..3)];
+    (cards, more).prop_map(|(mut size, more)| {
+        size.cards.extend(more);
+        size
+    })
 }
 
 /// Of three subnets.
@@ -216,7 +230,7 @@ proptest! {
 
     #[test]
     fn whatever_happens_the_laws_hold_and_the_pool_comes_to_rest(
-        size in prop_oneof![Just((3, 4)), Just((3, 10)), Just((2, 6)), Just((4, 15))],
+        size in size(),
         lays in prop::collection::vec(lay(), 3),
         targets in targets(),
         ops in prop::collection::vec(op(), 1..70),
@@ -234,7 +248,7 @@ proptest! {
         warm_eni in 0_u32..3,
     ) {
         let targets = Targets { warm_eni, max_pods: 234, ..Targets::default() };
-        let mut world = World::new((8, 30), &[Lay { free: 2_000, fragmented: false }], targets);
+        let mut world = World::new(Size::of(8, 30), &[Lay { free: 2_000, fragmented: false }], targets);
         for pod in 0..burst {
             let event = world.add(pod, false, 60_000);
             world.tell(vec![event]);

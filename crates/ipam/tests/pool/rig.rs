@@ -311,6 +311,7 @@ impl Rig {
     pub(crate) fn succeed(&mut self, action: &Action) {
         let outcome = match action {
             Action::CreateInterface {
+                card,
                 device,
                 subnet,
                 addresses,
@@ -318,6 +319,10 @@ impl Rig {
                 ..
             } => {
                 let mut facts = self.facts(device.0, *addresses);
+                if card.0 > 0 {
+                    facts.card = *card;
+                    facts.primary_address = Ipv4Addr::from(0x0a00_4000 + 64 * card.0 + device.0);
+                }
                 facts.subnet = subnet.clone().unwrap_or(facts.subnet);
                 facts.prefixes = self.fresh_prefixes(*prefixes);
                 let n = self.next_eni;

@@ -454,7 +454,7 @@ fn modes_and_machines_that_are_not_managed_are_refused_at_construction() {
             cards: two,
             ipv4_per_interface: 10
         }),
-        Err(ConfigError::SeveralCards { count: 2 })
+        Err(ConfigError::SameCard { card: CardIndex(0) })
     );
 }
 

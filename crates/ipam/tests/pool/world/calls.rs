@@ -6,7 +6,7 @@ use vpcnet_ipam::{
 };
 
 use super::super::cloud::subnet;
-use super::super::rig::{id_of, identity, limits, veth};
+use super::super::rig::{id_of, identity, veth};
 use super::{Crash, Fault, Job, World};
 
 impl World {
@@ -47,6 +47,7 @@ impl World {
         match action {
             Action::CreateInterface {
                 id,
+                card,
                 device,
                 subnet,
                 addresses,
@@ -77,7 +78,7 @@ impl World {
                 if calls == Some(2) {
                     return Err(FailureClass::Retry);
                 }
-                self.cloud.attach(&eni, device.0)?;
+                self.cloud.attach(&eni, *card, device.0)?;
                 Ok(Outcome::InterfaceReady(
                     self.cloud.facts(&eni).ok_or(FailureClass::Gone)?,
                 ))
@@ -126,6 +127,7 @@ impl World {
                             subnet,
                             addresses,
                             prefixes,
+                            card,
                             device,
                             done,
                             ..
@@ -140,7 +142,7 @@ impl World {
                                 Ok,
                             );
                             if calls > 1 {
-                                eni.and_then(|eni| self.cloud.attach(&eni, device.0))
+                                eni.and_then(|eni| self.cloud.attach(&eni, *card, device.0))
                             } else {
                                 Ok(())
                             }
@@ -171,14 +173,13 @@ impl World {
         let checkpoint = (!how.lose_checkpoint).then(|| Checkpoint::parse(&self.checkpoint_file).unwrap());
         let journal: Option<Journal> =
             (!how.lose_journal).then(|| serde_json::from_str(&self.journal_file).unwrap());
-        let pods = self.kernel.iter().map(|(name, l)| HostRoute {
-            address: l.address.into(),
-            host_veth: name.clone(),
-        });
+        let pods = self.kernel_pods();
+        let veths = pods.iter().map(|(name, _)| name.clone()).collect();
+        let route = |(host_veth, address)| HostRoute { address, host_veth };
         let kernel = KernelEvidence {
-            pods: pods.collect(),
+            pods: pods.into_iter().map(route).collect(),
             from_rules: Vec::new(),
-            veths: self.kernel.keys().cloned().collect(),
+            veths,
         };
         let restored = Restored {
             checkpoint,
@@ -187,7 +188,7 @@ impl World {
         };
         let targets = self.pool.targets().clone();
         let (pool, _, actions) =
-            Pool::restore(identity(), limits(self.size), targets, restored, self.now()).unwrap();
+            Pool::restore(identity(), self.size.limits(), targets, restored, self.now()).unwrap();
         self.pool = pool;
         self.checkpoint_generation = self.pool.checkpoint_generation().wrapping_sub(1);
         self.journal_generation = None;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use vpcnet_ipam::{Action, AddressState, Blocked, EniId, Event, FailureClass, Mode, SubnetId};
+use vpcnet_ipam::{Action, AddressState, Blocked, Cards, EniId, Event, FailureClass, Lease, Mode, SubnetId};
 
 use super::super::cloud::primary_eni;
 use super::World;
@@ -11,7 +11,10 @@ use super::World;
 impl World {
     /// What must never be asked of EC2.
     pub(super) fn check_order(&self, action: &Action) {
-        let held = |a: &Ipv4Addr| self.kernel.values().any(|l| l.address == *a && !l.dead);
+        let held = |a: &Ipv4Addr| {
+            let mut lives = self.kernel.values().filter(|l| !l.dead);
+            lives.any(|l| l.addresses.contains(&IpAddr::V4(*a)))
+        };
         match action {
             Action::ReleaseAddresses { eni, addresses, .. } => {
                 let view = self.pool.view(self.now());
@@ -63,20 +66,34 @@ impl World {
             }
         }
         for live in self.kernel.values().filter(|l| !l.dead) {
-            if !seen.contains_key(&IpAddr::V4(live.address)) {
+            if let Some(at) = live.addresses.iter().find(|at| !seen.contains_key(at)) {
                 self.wrong(&format!(
-                    "{} lives with {} and the pool does not know",
-                    live.key, live.address
+                    "{} lives with {at} and the pool does not know",
+                    live.key
                 ));
             }
         }
         let t = view.totals;
         let attached_or_coming = t.interfaces + t.creating;
-        if attached_or_coming > self.size.0.max(t.interfaces) {
+        if attached_or_coming > self.size.interfaces().max(t.interfaces) {
             self.wrong(&format!("{attached_or_coming} interfaces"));
         }
         if self.pool.next_wake().is_some_and(|w| w.0 <= self.at) {
             self.wrong("a wake in the past");
+        }
+    }
+
+    /// One address of any card, or one of each.
+    pub(super) fn check_cards(&self, cards: Cards, leases: &[Lease]) {
+        let mut of: Vec<u32> = leases.iter().map(|l| l.card.0).collect();
+        of.sort_unstable();
+        let all: Vec<u32> = (0..).take(self.size.cards.len()).collect();
+        let right = match cards {
+            Cards::Any => of.len() == 1,
+            Cards::Every => of == all,
+        };
+        if !right {
+            self.wrong(&format!("{cards:?} was asked for and {of:?} given"));
         }
     }
 
@@ -204,16 +221,20 @@ impl World {
             }
         }
         for (address, eni) in known {
-            if self.cloud.owner_of(address) != Some(eni) {
+            if self.cloud.owner_of(address.into()) != Some(eni) {
                 self.wrong(&format!("the pool has {address} on {eni}, the cloud has not"));
             }
         }
         for lease in self.pool.owners() {
-            let IpAddr::V4(at) = lease.address else { continue };
-            if self.kernel.values().any(|l| l.address == at && l.dead) {
+            if self
+                .kernel
+                .values()
+                .any(|l| l.addresses.contains(&lease.address) && l.dead)
+            {
                 continue; // Only the veth of a sandbox that no DEL came for is left of it.
             }
-            if self.cloud.owner_of(at) != Some(&lease.eni) {
+            if self.cloud.owner_of(lease.address) != Some(&lease.eni) {
+                let at = lease.address;
                 self.wrong(&format!("{at} of {} is not on {}", lease.key, lease.eni));
             }
         }
