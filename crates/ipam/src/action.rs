@@ -51,6 +51,13 @@ pub enum Action {
         /// this many.
         count: u32,
     },
+    /// Add one /80 (`AssignIpv6Addresses` with `Ipv6PrefixCount` 1).
+    AssignIpv6Prefix {
+        /// Reported back with it.
+        id: ActionId,
+        /// To this interface.
+        eni: EniId,
+    },
     /// Give secondary addresses back (`UnassignPrivateIpAddresses`). None of them has an owner or is cooling.
     ReleaseAddresses {
         /// Reported back with it.

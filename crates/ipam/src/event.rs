@@ -111,6 +111,11 @@ pub enum Outcome {
         /// /28 prefixes.
         prefixes: Vec<Ipv4Net>,
     },
+    /// These IPv6 prefixes now belong to the interface.
+    AssignedIpv6 {
+        /// /80 prefixes.
+        prefixes: Vec<Ipv6Net>,
+    },
     /// Released or deleted, as asked.
     Gone,
     /// What EC2 says of the interface (answer to `Describe`); `None`: EC2 does not know it.

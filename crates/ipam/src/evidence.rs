@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::action::Action;
 use crate::event::{Evidence, InterfaceFacts};
@@ -15,6 +15,7 @@ use crate::interface::{Address, Interface, State};
 use crate::journal::Limbo;
 use crate::pool::Pool;
 use crate::prefix::{self, prefix_around};
+use crate::targets::Mode;
 use crate::time::{Mono, Now};
 
 /// IMDS may be this far behind what EC2 answered us.
@@ -102,6 +103,10 @@ impl Pool {
                 None => add.push(*at),
             }
         }
+        // Nobody else counts on a /80: where none is asked for its absence is no news.
+        let ipv6 = self.targets.mode == Mode::Ipv6;
+        let unlisted = |p: &Ipv6Net| !facts.ipv6_prefixes.contains(p);
+        ask |= ipv6 && !fresh && interface.ipv6_prefixes.iter().any(unlisted);
         let mut add_prefixes = Vec::new();
         for prefix in &facts.prefixes {
             let elsewhere = |at| self.elsewhere(&facts.id, at).is_some();
@@ -119,6 +124,9 @@ impl Pool {
         }
         for prefix in add_prefixes {
             self.add_prefix(now.mono, &facts.id, prefix);
+        }
+        for prefix in &facts.ipv6_prefixes {
+            self.add_ipv6_prefix(&facts.id, *prefix);
         }
         if ask {
             self.describe(now, facts.id.clone(), out);
@@ -158,11 +166,13 @@ impl Pool {
                 }
             }
         }
+        for prefix in &facts.ipv6_prefixes {
+            self.add_ipv6_prefix(&facts.id, *prefix);
+        }
         let Some(interface) = self.interfaces.get_mut(&facts.id) else {
             return;
         };
         let listed = listed(facts, interface);
-        interface.ipv6_prefixes = facts.ipv6_prefixes.iter().copied().collect();
         let sure_until = interface
             .sure_at
             .map(|at| at.plus(EC2_LAG))
@@ -188,6 +198,9 @@ impl Pool {
                 State::Free { .. } | State::Cooling { .. } => false,
             }
         });
+        if let Some(until) = described_ipv6(interface, facts, sure_until) {
+            verify_at = verify_at.max(Some(until));
+        }
         // A prefix stays as long as anything of it does.
         let left: BTreeSet<Ipv4Net> = interface.addresses.keys().map(|at| prefix_around(*at)).collect();
         interface
@@ -217,9 +230,11 @@ impl Pool {
             return; // An instance always has it: such an answer is EC2's error.
         }
         if let Some(interface) = self.interfaces.remove(eni) {
-            for (at, address) in interface.addresses {
+            let v4 = interface.addresses.into_iter().map(|(at, a)| (IpAddr::V4(at), a));
+            let v6 = interface.ipv6.into_iter().map(|(at, a)| (IpAddr::V6(at), a));
+            for (at, address) in v4.chain(v6) {
                 if let (State::Cooling { until }, Some(last)) = (address.state, address.last) {
-                    self.limbo.insert(IpAddr::V4(at), Limbo { until, last: *last });
+                    self.limbo.insert(at, Limbo { until, last: *last });
                 }
             }
         }
@@ -428,6 +443,27 @@ impl Pool {
             self.departed(now, eni, &gone, &gone_prefixes);
         }
     }
+}
+
+/// What EC2 says of an interface's /80s. Returns when it is to be asked again, if it may not have noticed yet.
+fn described_ipv6(
+    interface: &mut Interface,
+    facts: &InterfaceFacts,
+    sure_until: Option<Mono>,
+) -> Option<Mono> {
+    let unlisted = |p: &Ipv6Net| !facts.ipv6_prefixes.contains(p);
+    if interface.ipv6_prefixes.iter().any(unlisted) && sure_until.is_some() {
+        return sure_until;
+    }
+    interface
+        .ipv6_prefixes
+        .retain(|p| facts.ipv6_prefixes.contains(p));
+    interface.ipv6.retain(|at, a| {
+        let there = facts.ipv6_prefixes.iter().any(|p| p.contains(at));
+        a.disputed = !there;
+        there || a.state == State::Owned
+    });
+    None
 }
 
 /// Every address that facts name, those of prefixes among them.

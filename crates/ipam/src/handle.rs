@@ -125,6 +125,9 @@ impl Pool {
                 }
                 Step::Assign { eni, count } => self.assign(now, eni, *count, Kind::Address, out),
                 Step::AssignPrefixes { eni, count } => self.assign(now, eni, *count, Kind::Prefix, out),
+                Step::AssignIpv6Prefix { eni } => {
+                    self.intend(What::AssignIpv6 { eni: eni.clone() }, now, out);
+                }
                 Step::Release { eni, addresses } => self.give_up(now, eni, addresses, &[], out),
                 Step::ReleasePrefixes { eni, prefixes } => self.give_up(now, eni, &[], prefixes, out),
                 Step::Delete { eni } => {

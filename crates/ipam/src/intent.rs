@@ -56,6 +56,11 @@ pub(crate) enum What {
         #[serde(default)]
         kind: Kind,
     },
+    /// A /80.
+    AssignIpv6 {
+        /// On this interface.
+        eni: EniId,
+    },
     /// Giving addresses back; they are [`crate::interface::State::Leaving`].
     Release {
         /// From this interface,
@@ -157,7 +162,7 @@ impl Intent {
                 unsure_prefixes,
                 ..
             } => (*unsure, *unsure_prefixes),
-            What::Release { .. } | What::Delete { .. } => (0, 0),
+            What::AssignIpv6 { .. } | What::Release { .. } | What::Delete { .. } => (0, 0),
         }
     }
 
@@ -174,6 +179,7 @@ impl Intent {
         match &self.what {
             What::Create(_) => None,
             What::Assign { eni, .. }
+            | What::AssignIpv6 { eni }
             | What::Release { eni, .. }
             | What::Delete { eni, .. }
             | What::Describe { eni, .. } => Some(eni),
@@ -214,6 +220,7 @@ impl Intent {
                     count: *count,
                 },
             },
+            What::AssignIpv6 { eni } => Action::AssignIpv6Prefix { id, eni: eni.clone() },
             What::Release { eni, prefixes, .. } if !prefixes.is_empty() => Action::ReleasePrefixes {
                 id,
                 eni: eni.clone(),
@@ -239,6 +246,7 @@ impl Intent {
                     c.device
                 )
             }
+            What::AssignIpv6 { eni } => format!("assignment of a /80 to {eni}"),
             What::Assign { eni, count, kind } => format!("assignment of {count} {kind} to {eni}"),
             What::Release { eni, prefixes, .. } if !prefixes.is_empty() => {
                 format!("release of {} prefixes of {eni}", prefixes.len())

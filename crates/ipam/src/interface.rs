@@ -1,7 +1,7 @@
 //! An interface and the addresses on it, as the pool keeps them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -121,6 +121,9 @@ pub(crate) struct Interface {
     /// Delegated prefixes. The addresses of each /28 are among `addresses`; others only take room.
     pub(crate) prefixes: BTreeSet<Ipv4Net>,
     pub(crate) ipv6_prefixes: BTreeSet<Ipv6Net>,
+    /// Of a /80's addresses those that a pod has, or had lately.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) ipv6: BTreeMap<Ipv6Addr, Address>,
     /// When the pool first knew it.
     pub(crate) since: Mono,
     /// When EC2 last answered a call of ours that changed it: evidence that is not younger than the lag says nothing.
@@ -155,6 +158,7 @@ impl Interface {
             addresses: BTreeMap::new(),
             prefixes: BTreeSet::new(),
             ipv6_prefixes: facts.ipv6_prefixes.iter().copied().collect(),
+            ipv6: BTreeMap::new(),
             since: now,
             sure_at: None,
             verify_at: None,
@@ -207,6 +211,41 @@ impl Interface {
     /// Sorts interfaces in the order they are filled: primary, then by position.
     pub(crate) fn order(&self) -> (bool, CardIndex, DeviceIndex) {
         (!self.is_primary, self.card, self.device)
+    }
+
+    /// Every address that is kept, of both families.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = &Address> {
+        self.addresses.values().chain(self.ipv6.values())
+    }
+
+    pub(crate) fn kept_mut(&mut self) -> impl Iterator<Item = &mut Address> {
+        self.addresses.values_mut().chain(self.ipv6.values_mut())
+    }
+
+    pub(crate) fn address(&self, at: IpAddr) -> Option<&Address> {
+        match at {
+            IpAddr::V4(at) => self.addresses.get(&at),
+            IpAddr::V6(at) => self.ipv6.get(&at),
+        }
+    }
+
+    pub(crate) fn address_mut(&mut self, at: IpAddr) -> Option<&mut Address> {
+        match at {
+            IpAddr::V4(at) => self.addresses.get_mut(&at),
+            IpAddr::V6(at) => self.ipv6.get_mut(&at),
+        }
+    }
+
+    /// A pod has it from now on. Of a /80 any address may become one's.
+    pub(crate) fn own(&mut self, at: IpAddr, since: Mono) {
+        if let IpAddr::V6(v6) = at
+            && self.ipv6_prefixes.iter().any(|p| p.contains(&v6))
+        {
+            self.ipv6.entry(v6).or_insert(Address::free(since));
+        }
+        if let Some(address) = self.address_mut(at) {
+            address.state = State::Owned;
+        }
     }
 
     pub(crate) fn owned(&self) -> usize {

@@ -47,7 +47,7 @@ impl Mode {
     /// What it asks for.
     pub(crate) fn kind(self) -> Kind {
         match self {
-            Self::SecondaryIp => Kind::Address,
+            Self::SecondaryIp | Self::Ipv6 => Kind::Address,
             Self::Prefixes => Kind::Prefix,
         }
     }
@@ -63,7 +63,7 @@ pub(crate) struct Wanted {
 impl Wanted {
     pub(crate) fn of(pool: &Pool, card: CardIndex) -> Self {
         match pool.targets.mode {
-            Mode::SecondaryIp => Self {
+            Mode::SecondaryIp | Mode::Ipv6 => Self {
                 singles: true,
                 prefixes: false,
             },

@@ -48,6 +48,7 @@ mod handle;
 mod ids;
 mod intent;
 mod interface;
+mod ipv6;
 mod journal;
 mod kernel;
 mod kind;
@@ -84,6 +85,6 @@ pub use subnets::{CustomNetwork, Subnets};
 pub use targets::{CardLimits, ConfigError, Identity, Limits, Mode, Targets};
 pub use time::{Mono, Now};
 pub use view::{
-    AddressState, AddressView, BackoffView, Contradiction, IntentView, InterfaceView, OwnerView, PoolView,
-    WaitingView,
+    AddressState, AddressView, BackoffView, Contradiction, IntentView, InterfaceView, Ipv6AddressView,
+    OwnerView, PoolView, WaitingView,
 };

@@ -57,20 +57,15 @@ impl Pool {
                 for prefix in prefixes {
                     new += self.add_prefix(now.mono, &eni, prefix);
                 }
-                if let Some(interface) = self.interfaces.get_mut(&eni) {
-                    interface.block = None;
-                    if new == 0 {
-                        let message = format!("EC2 confirmed an assignment to {eni} without a new address");
-                        let failure = Failure {
-                            class: FailureClass::LimitReached,
-                            message,
-                            retry_at: None,
-                        };
-                        interface.block = Some(Block::after(None, &failure, now.mono));
-                        interface.verify_at = Some(now.mono);
-                    }
-                }
-                self.written(now, &eni);
+                self.assigned(now, &eni, new);
+            }
+            (What::AssignIpv6 { eni }, Outcome::AssignedIpv6 { prefixes }) => {
+                self.backoffs.assign = None;
+                let new = prefixes
+                    .into_iter()
+                    .filter(|p| self.add_ipv6_prefix(&eni, *p))
+                    .count();
+                self.assigned(now, &eni, new);
             }
             (
                 What::Release {
@@ -115,6 +110,24 @@ impl Pool {
                 self.intents.insert(intent_id, intent);
             }
         }
+    }
+
+    /// EC2 gave an interface more, so many of it new to us.
+    fn assigned(&mut self, now: Now, eni: &EniId, new: usize) {
+        if let Some(interface) = self.interfaces.get_mut(eni) {
+            interface.block = None;
+            if new == 0 {
+                let message = format!("EC2 confirmed an assignment to {eni} without a new address");
+                let failure = Failure {
+                    class: FailureClass::LimitReached,
+                    message,
+                    retry_at: None,
+                };
+                interface.block = Some(Block::after(None, &failure, now.mono));
+                interface.verify_at = Some(now.mono);
+            }
+        }
+        self.written(now, eni);
     }
 
     /// EC2 said what an interface has. `unsure`: how many addresses and prefixes an assignment may have brought.
@@ -187,6 +200,7 @@ impl Pool {
         match what {
             What::Create(create) => self.create_failed(now, id, create, failure, out),
             What::Assign { eni, count, kind } => self.assign_failed(now, id, eni, count, kind, failure),
+            What::AssignIpv6 { eni } => self.assign_ipv6_failed(now, id, eni, failure),
             What::Release { eni, unsure, .. } => self.release_failed(now, id, eni, unsure, failure),
             What::Delete { eni, .. } | What::Describe { eni, .. } if failure.class == FailureClass::Gone => {
                 self.intents.remove(&id);
@@ -314,16 +328,32 @@ impl Pool {
                     self.backoffs.denied(&subnet, kind, count, failure, now.mono);
                 }
             }
-            // EC2 and we disagree on what is there: ask, and leave the interface alone meanwhile.
-            FailureClass::LimitReached | FailureClass::Gone => {
-                if let Some(interface) = self.interfaces.get_mut(&eni) {
-                    let mut block = Block::after(interface.block.as_ref(), failure, now.mono);
-                    block.until = block.until.max(now.mono.plus(crate::backoff::LONG));
-                    interface.block = Some(block);
+            FailureClass::LimitReached | FailureClass::Gone => self.disagree(now, id, eni, failure),
+        }
+    }
+
+    fn assign_ipv6_failed(&mut self, now: Now, id: IntentId, eni: EniId, failure: &Failure) {
+        self.intents.remove(&id);
+        match failure.class {
+            FailureClass::LimitReached | FailureClass::Gone => self.disagree(now, id, eni, failure),
+            class => {
+                if class == FailureClass::Retry {
+                    self.ask_again(now, id, eni, (0, 0));
                 }
-                self.ask_again(now, id, eni, (0, 0));
+                let block = Block::after(self.backoffs.assign.as_ref(), failure, now.mono);
+                self.backoffs.assign = Some(block);
             }
         }
+    }
+
+    /// EC2 and we disagree on what is there: ask, and leave the interface alone meanwhile.
+    fn disagree(&mut self, now: Now, id: IntentId, eni: EniId, failure: &Failure) {
+        if let Some(interface) = self.interfaces.get_mut(&eni) {
+            let mut block = Block::after(interface.block.as_ref(), failure, now.mono);
+            block.until = block.until.max(now.mono.plus(crate::backoff::LONG));
+            interface.block = Some(block);
+        }
+        self.ask_again(now, id, eni, (0, 0));
     }
 
     fn release_failed(&mut self, now: Now, id: IntentId, eni: EniId, unsure: bool, failure: &Failure) {

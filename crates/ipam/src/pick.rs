@@ -29,7 +29,7 @@ struct Rank {
 
 impl Pool {
     /// The address of a card to hand out next.
-    pub(crate) fn pick(&self, card: CardIndex, now: Mono) -> Option<(EniId, Ipv4Addr)> {
+    pub(crate) fn pick(&self, card: CardIndex, now: Mono) -> Option<(EniId, IpAddr)> {
         let wanted = self.targets.mode.kind();
         let mut best: Option<(Rank, &EniId)> = None;
         for interface in self.serving(card) {
@@ -78,7 +78,7 @@ impl Pool {
                 }
             }
         }
-        best.map(|(rank, eni)| (eni.clone(), rank.at))
+        best.map(|(rank, eni)| (eni.clone(), IpAddr::V4(rank.at)))
     }
 
     /// The next end of a cool-down on a card.

@@ -14,17 +14,19 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use crate::backoff::Block;
 use crate::event::{Cards, FailureClass};
 use crate::ids::{CardIndex, DeviceIndex, EniId, SubnetId};
 use crate::intent::What;
 use crate::owner::Wait;
 use crate::pool::Pool;
+use crate::targets::Mode;
 use crate::time::{Mono, Now};
 
 pub use explain::PlanReport;
 pub use goal::Goal;
 pub(crate) use grow::ceiling;
-pub(crate) use places::{Place, candidates, primary, slots};
+pub(crate) use places::{Place, best_subnet, candidates, free_device, primary, slots};
 pub use tally::Tally;
 
 /// What to ask of EC2.
@@ -57,6 +59,11 @@ pub enum Step {
         eni: EniId,
         /// this many.
         count: u32,
+    },
+    /// A /80.
+    AssignIpv6Prefix {
+        /// On this interface.
+        eni: EniId,
     },
     /// Fewer addresses.
     Release {
@@ -147,7 +154,7 @@ pub struct CardPlan {
 }
 
 impl Plan {
-    fn of(tally: Tally) -> Self {
+    pub(crate) fn of(tally: Tally) -> Self {
         Self {
             tally,
             goal: Goal::default(),
@@ -205,7 +212,10 @@ fn make(pool: &Pool, now: Mono, explained: bool) -> Plan {
             ..Tally::of_card(pool, card, now)
         };
         let mut plan = Plan::of(tally);
-        plan.goal = Goal::of(pool, card, &tally);
+        plan.goal = match pool.targets.mode {
+            Mode::Ipv6 => Goal::serving(&tally),
+            _ => Goal::of(pool, card, &tally),
+        };
         let left = make_card(pool, card, now, &mut plan, explained);
         any = any.min(left);
         whole.add(card, plan);
@@ -221,6 +231,8 @@ fn make_card(pool: &Pool, card: CardIndex, now: Mono, plan: &mut Plan, explained
         plan.ceiling = Some(Ceiling::NotListed);
     } else if !pool.targets.provisioning {
         plan.ceiling = Some(Ceiling::ProvisioningOff);
+    } else if pool.targets.mode == Mode::Ipv6 {
+        crate::ipv6::plan(pool, card, now, plan);
     } else if plan.goal.is_short() {
         left = left.min(grow::grow(pool, card, now, plan));
         if plan.steps.is_empty() && plan.blocked.is_empty() && t.waiting == 0 && t.coming == 0 {
@@ -235,6 +247,17 @@ fn make_card(pool: &Pool, card: CardIndex, now: Mono, plan: &mut Plan, explained
 
 pub(crate) fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// A step that has to wait.
+pub(crate) fn blocked_step(plan: &mut Plan, step: &Step, block: &Block) {
+    plan.wake_at(block.until);
+    plan.blocked.push(Blocked {
+        what: explain::sentence(step),
+        until: block.until,
+        class: block.class,
+        why: block.message.clone(),
+    });
 }
 
 /// Positions on the card that are taken, by interfaces and by those in the making.

@@ -1,6 +1,6 @@
 //! Pods come and go: who asks, who gets which address, who gives it back.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::action::{Action, Answer, Refusal, RefusalCause};
@@ -12,6 +12,7 @@ use crate::journal::{Limbo, Released};
 use crate::names::host_veth_suffix_nth;
 use crate::owner::{Asker, Held, MIGRATED_NETWORK, Owner, Standing, Superseded, UNKNOWN_INTERFACE, Wait};
 use crate::pool::Pool;
+use crate::targets::Mode;
 use crate::time::{Mono, Now};
 
 /// How long a release can be undone: far longer than the write of a checkpoint takes.
@@ -197,25 +198,26 @@ impl Pool {
     }
 
     /// The addresses a pod would get, one of the first card that has one or one of each; none if it cannot have all.
-    fn pick_for(&self, cards: Cards, now: Mono) -> Vec<(EniId, Ipv4Addr)> {
-        let mut picked = self.cards().map(|card| self.pick(card, now));
+    fn pick_for(&self, cards: Cards, now: Mono) -> Vec<(EniId, IpAddr)> {
+        let mut picked = self.cards().map(|card| match self.targets.mode {
+            Mode::Ipv6 => self.pick_ipv6(card, now),
+            _ => self.pick(card, now),
+        });
         match cards {
             Cards::Any => picked.flatten().take(1).collect(),
             Cards::Every => picked.by_ref().collect::<Option<Vec<_>>>().unwrap_or_default(),
         }
     }
 
-    fn grant(&mut self, now: Now, wait: Wait, picked: &[(EniId, Ipv4Addr)], out: &mut Vec<Action>) {
+    fn grant(&mut self, now: Now, wait: Wait, picked: &[(EniId, IpAddr)], out: &mut Vec<Action>) {
         let mut all_held = Vec::new();
         for (eni, address) in picked {
             let Some(interface) = self.interfaces.get_mut(eni) else {
                 continue;
             };
-            if let Some(a) = interface.addresses.get_mut(address) {
-                a.state = State::Owned;
-            }
+            interface.own(*address, now.mono);
             all_held.push(Held {
-                address: IpAddr::V4(*address),
+                address: *address,
                 eni: eni.clone(),
                 device: interface.device,
                 card: interface.card,
@@ -267,22 +269,23 @@ impl Pool {
                 allocated_ns: held.allocated_ns,
                 released_ns: now.wall_ns,
             };
-            let IpAddr::V4(v4) = held.address else {
+            let Some(interface) = self.interfaces.get_mut(&held.eni) else {
                 self.limbo.insert(held.address, Limbo { until, last });
                 continue;
             };
-            let interface = self.interfaces.get_mut(&held.eni);
-            if let Some(interface) = interface.filter(|i| i.addresses.contains_key(&v4)) {
-                if let Some(a) = interface.addresses.get_mut(&v4) {
-                    a.state = State::Cooling { until };
-                    a.last = Some(Box::new(last));
-                    if a.disputed {
-                        // Nobody gets it before EC2 says again whether it is ours.
-                        interface.verify_at = Some(now.mono);
-                    }
-                }
-            } else {
+            // Of a /80 only what is in use is written down.
+            interface
+                .ipv6
+                .retain(|_, a| a.state == State::Owned || a.rests_until(now.mono).is_some());
+            let Some(a) = interface.address_mut(held.address) else {
                 self.limbo.insert(held.address, Limbo { until, last });
+                continue;
+            };
+            a.state = State::Cooling { until };
+            a.last = Some(Box::new(last));
+            if a.disputed {
+                // Nobody gets it before EC2 says again whether it is ours.
+                interface.verify_at = Some(now.mono);
             }
         }
         self.limbo.retain(|_, l| l.until >= now.mono);

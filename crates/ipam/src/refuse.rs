@@ -9,6 +9,7 @@ use crate::kind::Kind;
 use crate::owner::{Asker, Wait};
 use crate::plan::{Ceiling, Place, Tally, candidates, ceiling};
 use crate::pool::Pool;
+use crate::targets::Mode;
 use crate::time::{Mono, Now};
 
 impl Pool {
@@ -94,6 +95,10 @@ impl Pool {
     fn supply(&self, card: CardIndex, now: Mono) -> Supply {
         let tally = Tally::of_card(self, card, now);
         let mut supply: Vec<(Mono, u32)> = vec![(now, tally.free)];
+        if self.targets.mode == Mode::Ipv6 {
+            supply.extend(crate::ipv6::supply(self, card, now));
+            return Supply::of(supply);
+        }
         if !self.listed || ceiling(self, card) == Ceiling::NoPrimary {
             supply.push((now, u32::MAX)); // The agent is still finding out what there is.
         }
@@ -129,10 +134,7 @@ impl Pool {
                 }
             }
         }
-        supply.retain(|(_, brings)| *brings > 0);
-        supply.sort_unstable();
-        supply.reverse();
-        Supply(supply)
+        Supply::of(supply)
     }
 
     /// The card an intent is about.
@@ -151,6 +153,13 @@ impl Pool {
 struct Supply(Vec<(Mono, u32)>);
 
 impl Supply {
+    fn of(mut all: Vec<(Mono, u32)>) -> Self {
+        all.retain(|(_, brings)| *brings > 0);
+        all.sort_unstable();
+        all.reverse();
+        Self(all)
+    }
+
     /// When the next address can be free.
     fn next(&self) -> Option<Mono> {
         self.0.last().map(|(at, _)| *at)
@@ -218,7 +227,8 @@ pub(crate) fn why(pool: &Pool, wait: &Wait, now: Mono) -> Refusal {
     if let Some(intent) = pool
         .intents
         .values()
-        .filter(|i| i.brings() > 0 && (wait.cards == Cards::Any || pool.card_of(i) == card))
+        .filter(|i| i.brings() > 0 || matches!(i.what, What::AssignIpv6 { .. }))
+        .filter(|i| wait.cards == Cards::Any || pool.card_of(i) == card)
         .min_by_key(|i| i.since)
     {
         let message = format!(
@@ -234,7 +244,8 @@ pub(crate) fn why(pool: &Pool, wait: &Wait, now: Mono) -> Refusal {
         return refusal(RefusalCause::CheckpointFailed, message, pool.serve_at);
     }
     let full = full(pool, card, &tally);
-    if let Some(at) = pool.cards().filter_map(|card| pool.next_cool(card, now)).min() {
+    let cool = pool.cards().filter_map(|card| pool.next_cool(card, now)).min();
+    if let Some(at) = cool.filter(|_| pool.targets.mode != Mode::Ipv6) {
         let message = format!(
             "{} of {} addresses are assigned and {} cool down, the first for {} more; {}",
             tally.assigned,
@@ -337,8 +348,14 @@ fn trouble<'a>(pool: &'a Pool, now: Mono) -> Option<Trouble<'a>> {
         };
         add(what.to_owned(), block, None);
     }
+    if pool.targets.mode == Mode::Ipv6 {
+        add(assigning.0.to_owned(), assigning.1, None);
+        add(creating.0.to_owned(), creating.1, None);
+    }
     let tally = Tally::of(pool, now);
-    if pool.targets.provisioning && tally.total.saturating_add(tally.coming) < pool.targets.max_pods {
+    let counts = pool.targets.mode != Mode::Ipv6;
+    if counts && pool.targets.provisioning && tally.total.saturating_add(tally.coming) < pool.targets.max_pods
+    {
         for place in pool.cards().flat_map(|card| candidates(pool, card, now)) {
             let subnet = b.subnet(place.subnet, place.kind);
             let full = subnet.and_then(|s| s.full.as_ref());

@@ -161,7 +161,7 @@ impl Pool {
             interface.block = None;
             interface.departed.clear();
             interface.departed_prefixes.clear();
-            for a in interface.addresses.values_mut() {
+            for a in interface.kept_mut() {
                 match &mut a.state {
                     State::Cooling { until: u } => *u = until,
                     State::Free { since } => *since = now,
@@ -275,6 +275,7 @@ impl Pool {
                 }
             }
         }
+        self.settle_owned_ipv6(until);
         for (at, eni) in placed {
             let Some(interface) = self.interfaces.get(&eni) else {
                 continue;
@@ -300,6 +301,23 @@ impl Pool {
         self.limbo.retain(|at, _| !owned.contains_key(at));
     }
 
+    /// The same for addresses of a /80.
+    fn settle_owned_ipv6(&mut self, until: Mono) {
+        let mut prefixes = Vec::new();
+        for interface in self.interfaces.values_mut() {
+            for (at, a) in &mut interface.ipv6 {
+                if a.state == State::Owned && !self.by_address.contains_key(&IpAddr::V6(*at)) {
+                    a.state = State::Cooling { until };
+                }
+            }
+            let id = &interface.id;
+            prefixes.extend(interface.ipv6_prefixes.iter().map(|p| (id.clone(), *p)));
+        }
+        for (eni, prefix) in prefixes {
+            self.add_ipv6_prefix(&eni, prefix);
+        }
+    }
+
     /// Takes intents up again: creations with what they had achieved, releases and deletions as they were; what an
     /// assignment achieved has to be asked.
     fn settle_intents(&mut self, now: Now, notes: &mut Vec<RestoreNote>) {
@@ -318,6 +336,14 @@ impl Pool {
                         eni: eni.clone(),
                         unsure,
                         unsure_prefixes,
+                        doubt: true,
+                    };
+                }
+                What::AssignIpv6 { eni } => {
+                    intent.what = What::Describe {
+                        eni: eni.clone(),
+                        unsure: 0,
+                        unsure_prefixes: 0,
                         doubt: true,
                     };
                 }

@@ -17,6 +17,9 @@ pub enum Mode {
     /// `ENABLE_PREFIX_DELEGATION`: each pod has an address of a /28 prefix of an interface; of a secondary address where
     /// the subnets have no free /28.
     Prefixes,
+    /// `ENABLE_IPv6`: each pod has an address of a /80 prefix of the primary interface, on other cards of one interface
+    /// each. The targets have no meaning there.
+    Ipv6,
 }
 
 impl Mode {
@@ -27,9 +30,11 @@ impl Mode {
     pub fn of(prefix_delegation: bool, ipv6: bool) -> Result<Self, ConfigError> {
         match (prefix_delegation, ipv6) {
             (false, false) => Ok(Self::SecondaryIp),
-            (_, true) => Err(ConfigError::Mode {
-                mode: "IPv6",
-                variable: "ENABLE_IPv6",
+            (true, true) => Ok(Self::Ipv6),
+            // As in the original.
+            (false, true) => Err(ConfigError::Mode {
+                mode: "IPv6 without prefixes",
+                variable: "ENABLE_IPv6, or set ENABLE_PREFIX_DELEGATION",
             }),
             (true, false) => Ok(Self::Prefixes),
         }

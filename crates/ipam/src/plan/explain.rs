@@ -6,6 +6,7 @@ use super::{CardPlan, Ceiling, Plan, Step, make};
 use crate::arithmetic;
 use crate::kind::Kind;
 use crate::pool::Pool;
+use crate::targets::Mode;
 use crate::time::{Mono, Now};
 
 /// The next plan and how it came about.
@@ -97,6 +98,19 @@ impl Pool {
     }
 
     fn want(&self, plan: &CardPlan) -> String {
+        if self.targets.mode == Mode::Ipv6 {
+            let (t, max) = (plan.tally, self.targets.max_pods);
+            let has = if t.total > t.assigned || t.total >= max {
+                "one /80 serves"
+            } else {
+                "a /80 is missing"
+            };
+            return format!(
+                "{has}; max-pods {max} − {} assigned = {} more pods; the warm targets have no meaning with IPv6",
+                t.assigned,
+                max.saturating_sub(t.assigned)
+            );
+        }
         let (t, per_eni) = (plan.tally, self.limits.per_eni());
         let demand = format!(
             "{} − {} assigned{} = {} free",
@@ -219,7 +233,7 @@ fn supply(plan: &CardPlan) -> String {
     }
 }
 
-fn sentence(step: &Step) -> String {
+pub(super) fn sentence(step: &Step) -> String {
     match step {
         Step::Create {
             card,
@@ -235,6 +249,7 @@ fn sentence(step: &Step) -> String {
             };
             format!("create an interface at device {device} of card {card} in {subnet} with {with}")
         }
+        Step::AssignIpv6Prefix { eni } => format!("assign a /80 to {eni}"),
         Step::Assign { eni, count } => format!("assign {count} addresses to {eni}"),
         Step::AssignPrefixes { eni, count } => format!("assign {count} prefixes to {eni}"),
         Step::ReleasePrefixes { eni, prefixes } => format!("give {} prefixes of {eni} back", prefixes.len()),

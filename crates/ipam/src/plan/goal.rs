@@ -25,8 +25,16 @@ pub struct Goal {
 }
 
 impl Goal {
+    /// That of a pool without targets.
+    pub(super) fn serving(t: &Tally) -> Self {
+        Self {
+            serve_short: t.waiting.saturating_sub(t.coming).saturating_sub(t.free),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn of(pool: &Pool, card: CardIndex, t: &Tally) -> Self {
-        let serve_short = t.waiting.saturating_sub(t.coming).saturating_sub(t.free);
+        let serve_short = Self::serving(t).serve_short;
         let goal = match (pool.ip_targets(card), pool.targets.mode.kind()) {
             (Some((warm, minimum)), kind) => ip_targets(warm, minimum, kind, t),
             (None, Kind::Address) => warm_eni(pool.targets.warm_eni, pool.limits.per_eni(), t),

@@ -130,7 +130,7 @@ fn of_kind(pool: &Pool, card: CardIndex, kind: Kind, now: Mono) -> Vec<Candidate
 
 /// The subnet a new interface would lie in: the first that has not just denied anything of the kind; else one that may have
 /// less; else the one that is asked again soonest.
-fn best_subnet<'a>(
+pub(crate) fn best_subnet<'a>(
     pool: &'a Pool,
     kind: Kind,
     own: [Option<&'a Block>; 2],
@@ -208,6 +208,14 @@ pub(crate) fn slots(pool: &Pool, card: CardIndex) -> u32 {
         pool.targets.reserve_trunk_slot && pool.is_first(card) && !pool.interfaces.values().any(trunk);
     let taken = count(devices(pool, card).len()).saturating_add(u32::from(reserved));
     pool.max_interfaces(card).saturating_sub(taken)
+}
+
+/// The position a new interface would be attached at.
+pub(crate) fn free_device(pool: &Pool, card: CardIndex) -> Option<DeviceIndex> {
+    let refused = |d: &DeviceIndex| pool.refused_device(card, *d).map(|b| b.until);
+    free_devices(pool, card)
+        .into_iter()
+        .min_by_key(|d| (refused(d), *d))
 }
 
 fn free_devices(pool: &Pool, card: CardIndex) -> Vec<DeviceIndex> {

@@ -8,6 +8,7 @@ use crate::intent::What;
 use crate::interface::State;
 use crate::kind::{Kind, Wanted};
 use crate::pool::Pool;
+use crate::targets::Mode;
 use crate::time::Mono;
 
 /// Sums over the pool. The first four mean what the metrics of the AWS VPC CNI mean.
@@ -49,13 +50,14 @@ impl Tally {
     /// Of `pool` at `now`.
     #[must_use]
     pub fn of(pool: &Pool, now: Mono) -> Self {
-        let cards = pool.cards().map(|card| Self::of_card(pool, card, now));
+        let of = |card| Self::of_card(pool, card, now);
+        let cards = pool.cards().map(of);
         cards.fold(Self::apart_from_cards(pool), Self::and)
     }
 
     /// What is of no card.
     pub(super) fn apart_from_cards(pool: &Pool) -> Self {
-        let all = pool.interfaces.values().flat_map(|i| i.addresses.values());
+        let all = pool.interfaces.values().flat_map(|i| i.kept());
         let placed = all.filter(|a| a.state == State::Owned).count();
         Self {
             waiting: count(pool.waiting.len()),
@@ -85,6 +87,9 @@ impl Tally {
 
     /// Of one card, without those who wait.
     pub(crate) fn of_card(pool: &Pool, card: CardIndex, now: Mono) -> Self {
+        if pool.targets.mode == Mode::Ipv6 {
+            return Self::of_ipv6(pool, card, now);
+        }
         let mut t = Self::default();
         let wanted = Wanted::of(pool, card);
         for interface in pool.interfaces.values().filter(|i| i.card == card) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use vpcnet_ipam::{
     CardIndex, CardLimits, DeviceIndex, EniId, FailureClass, InterfaceFacts, InterfaceKind, Limits, SubnetId,
 };
@@ -16,6 +16,7 @@ pub(crate) struct CloudEni {
     pub(crate) primary: Ipv4Addr,
     pub(crate) addresses: BTreeSet<Ipv4Addr>,
     pub(crate) prefixes: BTreeSet<Ipv4Net>,
+    pub(crate) ipv6: BTreeSet<Ipv6Net>,
 }
 
 impl CloudEni {
@@ -30,7 +31,7 @@ impl CloudEni {
     fn has(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(at) => self.addresses.contains(&at) || self.prefixes.iter().any(|p| p.contains(&at)),
-            IpAddr::V6(_) => false,
+            IpAddr::V6(at) => self.ipv6.iter().any(|p| p.contains(&at)),
         }
     }
 }
@@ -130,6 +131,7 @@ impl Cloud {
             primary: *given.first().expect("one was asked for"),
             addresses: BTreeSet::new(),
             prefixes: BTreeSet::new(),
+            ipv6: BTreeSet::new(),
         };
         cloud.enis.insert(primary_eni(), eni);
         cloud
@@ -208,6 +210,7 @@ impl Cloud {
             primary,
             addresses,
             prefixes,
+            ipv6: BTreeSet::new(),
         };
         self.enis.insert(id.clone(), eni);
         self.tokens.insert(token.to_owned(), id.clone());
@@ -262,6 +265,15 @@ impl Cloud {
         Ok(given.into_iter().collect())
     }
 
+    pub(crate) fn assign_ipv6(&mut self, eni: &EniId) -> Result<Vec<Ipv6Net>, FailureClass> {
+        self.made += 1;
+        let first = 0xfd00_u128 << 112 | u128::from(self.made) << 48;
+        let prefix = Ipv6Net::new(first.into(), 80).expect("a length");
+        let it = self.enis.get_mut(eni).ok_or(FailureClass::Gone)?;
+        it.ipv6.insert(prefix);
+        Ok(vec![prefix])
+    }
+
     /// Like EC2, refuses all when one is not assigned.
     pub(crate) fn release(
         &mut self,
@@ -310,7 +322,7 @@ impl Cloud {
             managed: true,
             addresses: it.addresses.iter().copied().collect(),
             prefixes: it.prefixes.iter().copied().collect(),
-            ipv6_prefixes: Vec::new(),
+            ipv6_prefixes: it.ipv6.iter().copied().collect(),
         })
     }
 

@@ -12,6 +12,7 @@ mod checkpoint;
 mod cloud;
 mod evidence;
 mod failures;
+mod ipv6;
 mod old;
 mod prefixes;
 mod properties;

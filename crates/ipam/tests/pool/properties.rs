@@ -53,7 +53,7 @@ fn targets() -> impl Strategy<Value = Targets> {
     let cooldown = prop_oneof![Just(0_u64), Just(1), Just(30), Just(100)];
     (
         subnets(),
-        prop_oneof![Just(Mode::SecondaryIp), Just(Mode::Prefixes)],
+        prop_oneof![3 => Just(Mode::SecondaryIp), 3 => Just(Mode::Prefixes), 1 => Just(Mode::Ipv6)],
         prop_oneof![Just(None), (0_u32..3).prop_map(Some)],
         0_u32..3,
         ip.clone(),

@@ -73,6 +73,7 @@ pub(crate) fn id_of(action: &Action) -> ActionId {
         Action::CreateInterface { id, .. }
         | Action::AssignAddresses { id, .. }
         | Action::AssignPrefixes { id, .. }
+        | Action::AssignIpv6Prefix { id, .. }
         | Action::ReleaseAddresses { id, .. }
         | Action::ReleasePrefixes { id, .. }
         | Action::DeleteInterface { id, .. }
@@ -343,6 +344,9 @@ impl Rig {
                 addresses: Vec::new(),
                 prefixes: self.fresh_prefixes(*count),
             },
+            Action::AssignIpv6Prefix { .. } => Outcome::AssignedIpv6 {
+                prefixes: vec!["fd00:1:2:3:4::/80".parse().unwrap()],
+            },
             Action::ReleaseAddresses { .. }
             | Action::ReleasePrefixes { .. }
             | Action::DeleteInterface { .. } => Outcome::Gone,
@@ -377,7 +381,7 @@ impl Rig {
 
     /// The pool of the next life, from what this one wrote down; its orders are in hand.
     pub(crate) fn restart(self, change: impl FnOnce(&mut Restored)) -> (Self, Vec<String>) {
-        let checkpoint = Checkpoint::parse(&self.pool.checkpoint().to_json()).unwrap();
+        let checkpoint = Checkpoint::parse(&self.pool.checkpoint_json()).unwrap();
         let journal = serde_json::from_str(&serde_json::to_string(&self.pool.journal()).unwrap()).unwrap();
         let veths = checkpoint.allocations.iter().map(|a| veth(&a.meta)).collect();
         let kernel = vpcnet_ipam::KernelEvidence {
@@ -418,6 +422,7 @@ pub(crate) fn short(action: &Action) -> String {
         Action::CreateInterface {
             device, addresses, ..
         } => format!("create {device} +{addresses}"),
+        Action::AssignIpv6Prefix { eni, .. } => format!("assign {eni} /80"),
         Action::AssignPrefixes { eni, count, .. } => format!("assign {eni} +{count} prefixes"),
         Action::ReleasePrefixes { eni, prefixes, .. } => {
             format!("release {eni} -{} prefixes", prefixes.len())

@@ -463,7 +463,17 @@ impl World {
         } else if let Some(i) = self.jobs.iter().position(|j| j.due <= self.at) {
             let job = self.jobs.remove(i);
             let event = self.perform(&job);
+            let disagreed = matches!(
+                event,
+                Event::ActionFailed {
+                    class: FailureClass::LimitReached,
+                    ..
+                }
+            );
             self.tell(vec![event]);
+            if disagreed {
+                self.imds(0); // Something is there that the pool does not know: the executor looks.
+            }
         } else {
             self.tell(vec![Event::Tick]);
         }

@@ -91,6 +91,9 @@ impl World {
                 addresses: Vec::new(),
                 prefixes: self.cloud.assign_prefixes(eni, *count)?,
             }),
+            Action::AssignIpv6Prefix { eni, .. } => Ok(Outcome::AssignedIpv6 {
+                prefixes: self.cloud.assign_ipv6(eni)?,
+            }),
             Action::ReleaseAddresses { eni, addresses, .. } => {
                 self.cloud.release(eni, addresses, &[])?;
                 Ok(Outcome::Gone)

@@ -92,6 +92,10 @@ impl World {
             Cards::Any => of.len() == 1,
             Cards::Every => of == all,
         };
+        let ipv6 = self.pool.targets().mode == Mode::Ipv6;
+        if let Some(lease) = leases.iter().find(|l| l.address.is_ipv6() != ipv6) {
+            self.wrong(&format!("{} is of the other family", lease.address));
+        }
         if !right {
             self.wrong(&format!("{cards:?} was asked for and {of:?} given"));
         }
@@ -134,6 +138,9 @@ impl World {
     /// What the mode no longer asks for is there only as long as a pod lives in it.
     fn check_nothing_unwanted(&self) {
         let view = self.pool.view(self.now());
+        if self.pool.targets().mode == Mode::Ipv6 {
+            return; // Nothing is given back there.
+        }
         for interface in view.interfaces.iter().filter(|i| self.is_barred(&i.id)) {
             if let Some(idle) = interface
                 .addresses
@@ -218,6 +225,12 @@ impl World {
                 if known.get(address) != Some(&id) {
                     self.wrong(&format!("{address} of {id} is lost: {:?}", known.get(address)));
                 }
+            }
+        }
+        for interface in &view.interfaces {
+            let there = self.cloud.enis.get(&interface.id).map(|e| &e.ipv6);
+            if there.is_none_or(|t| !t.iter().eq(&interface.ipv6_prefixes)) {
+                self.wrong(&format!("{there:?} is not {:?}", interface.ipv6_prefixes));
             }
         }
         for (address, eni) in known {
