@@ -33,7 +33,9 @@ impl Pool {
 
     /// `WARM_IP_TARGET` and `MINIMUM_IP_TARGET` of a card, if they are what counts there.
     pub(crate) fn ip_targets(&self, card: CardIndex) -> Option<(u32, u32)> {
-        if self.is_first(card) {
+        if self.is_first(card) && self.targets.auto {
+            Some((self.churn.warm, 0))
+        } else if self.is_first(card) {
             self.targets.ip_targets()
         } else {
             Some(OTHER_CARDS)

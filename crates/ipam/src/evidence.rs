@@ -52,6 +52,7 @@ impl Pool {
             self.intents.remove(&id);
         }
         match evidence {
+            Evidence::Imds if self.targets.imds_only => self.described(now, facts),
             Evidence::Ec2 => self.described(now, facts),
             Evidence::Imds => self.listed_by_imds(now, facts, out),
         }
@@ -266,13 +267,20 @@ impl Pool {
             .map(|i| i.id.clone())
             .collect();
         for eni in ask {
-            self.describe(now, eni, out);
+            if self.targets.imds_only {
+                self.forget(now, &eni);
+            } else {
+                self.describe(now, eni, out);
+            }
         }
     }
 
     /// Has EC2 asked about an interface, unless it is being asked already.
     pub(crate) fn describe(&mut self, now: Now, eni: EniId, out: &mut Vec<Action>) {
         let asked = |w: &What| matches!(w, What::Describe { eni: e, .. } if *e == eni);
+        if self.targets.imds_only {
+            return; // The next look at IMDS tells.
+        }
         if !self.intents.values().any(|i| asked(&i.what)) {
             self.intend(
                 What::Describe {

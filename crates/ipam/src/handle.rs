@@ -78,6 +78,7 @@ impl Pool {
         self.resume(now, out);
         self.serve(now, out);
         self.end_waits(now, out);
+        self.size_warm_pool(now);
         let mut current = plan(self, now);
         for _ in 0..PLANS {
             if current.steps.is_empty() {
@@ -244,6 +245,7 @@ impl Pool {
             .chain(cool)
             .chain(self.serve_at.filter(|_| !self.waiting.is_empty()))
             .chain(self.grace)
+            .chain(self.next_size())
             .min()
             // What is due was done just now; were something left over, it must not make the executor spin.
             .map(|at| at.max(now.plus(std::time::Duration::from_millis(1))))

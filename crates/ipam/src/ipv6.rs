@@ -130,7 +130,8 @@ impl Tally {
 /// When how many more pods can have an address, while no interface of the card has a /80.
 pub(crate) fn supply(pool: &Pool, card: CardIndex, now: Mono) -> Option<(Mono, u32)> {
     let t = Tally::of_ipv6(pool, card, now);
-    if t.free > 0 || (pool.listed && !pool.targets.provisioning) {
+    let grows = pool.targets.provisions() && !pool.targets.unschedulable;
+    if t.free > 0 || (pool.listed && !grows) {
         return None;
     }
     let room = pool.targets.max_pods.saturating_sub(t.assigned);

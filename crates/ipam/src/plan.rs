@@ -108,6 +108,8 @@ pub enum Ceiling {
     NoPrimary,
     /// Provisioning is off.
     ProvisioningOff,
+    /// The node is cordoned.
+    Unschedulable,
     /// No subnet may be used for a new interface, and those that are there are full.
     NoSubnet,
     /// As many addresses as the node may have pods.
@@ -229,8 +231,10 @@ fn make_card(pool: &Pool, card: CardIndex, now: Mono, plan: &mut Plan, explained
     let mut left = plan.goal.serve_short;
     if !pool.listed {
         plan.ceiling = Some(Ceiling::NotListed);
-    } else if !pool.targets.provisioning {
+    } else if !pool.targets.provisions() {
         plan.ceiling = Some(Ceiling::ProvisioningOff);
+    } else if pool.targets.unschedulable && plan.goal.is_short() {
+        plan.ceiling = Some(Ceiling::Unschedulable);
     } else if pool.targets.mode == Mode::Ipv6 {
         crate::ipv6::plan(pool, card, now, plan);
     } else if plan.goal.is_short() {

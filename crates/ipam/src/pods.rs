@@ -253,6 +253,7 @@ impl Pool {
                 answer,
             });
         }
+        self.churn.came(now.mono);
         self.owners.insert(wait.key, owner);
         self.changed_owners();
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::action::Action;
 use crate::backoff::{Backoffs, Block};
 use crate::checkpoint::{Allocation, Checkpoint};
+use crate::churn::Churn;
 use crate::event::{ActionId, InterfaceFacts};
 use crate::ids::{CardIndex, DeviceIndex, EniId, PodKey, SubnetId};
 use crate::intent::{Intent, IntentId, Phase, What};
@@ -38,6 +39,8 @@ pub struct Pool {
     /// What subnets have left, as far as somebody said.
     #[serde(default)]
     pub(crate) left: BTreeMap<SubnetId, Left>,
+    #[serde(default)]
+    pub(crate) churn: Churn,
     pub(crate) limbo: BTreeMap<IpAddr, Limbo>,
     /// The latest last.
     pub(crate) released: Vec<Released>,
@@ -78,6 +81,7 @@ impl Pool {
             backoffs: Backoffs::default(),
             refused_devices: BTreeMap::new(),
             left: BTreeMap::new(),
+            churn: Churn::default(),
             limbo: BTreeMap::new(),
             released: Vec::new(),
             deleted: BTreeMap::new(),

@@ -109,7 +109,7 @@ impl Pool {
             let usable = interface.addresses.values().filter(|a| !a.disputed);
             supply.extend(usable.filter_map(|a| Some((a.cooling_until(now)?, 1))));
         }
-        if self.targets.provisioning {
+        if self.targets.provisions() && !self.targets.unschedulable {
             let mut headroom = self
                 .targets
                 .max_pods
@@ -278,11 +278,16 @@ fn lacking(pool: &Pool, wait: &Wait, now: Mono) -> (CardIndex, Tally) {
 /// Why the pool cannot grow, if EC2 is not the reason.
 fn full(pool: &Pool, card: CardIndex, tally: &Tally) -> (RefusalCause, String) {
     let limit = pool.limits.max_interfaces(&pool.targets);
-    if !pool.targets.provisioning {
+    if !pool.targets.provisions() {
         return (
             RefusalCause::TargetReached,
             "provisioning is off, so none is added".to_owned(),
         );
+    }
+    if pool.targets.unschedulable {
+        let message =
+            "the node is cordoned, so none is added (AWS_MANAGE_ENIS_NON_SCHEDULABLE would)".to_owned();
+        return (RefusalCause::TargetReached, message);
     }
     if tally.total.saturating_add(tally.coming) >= pool.targets.max_pods {
         let message = format!("max-pods {} is reached, so none is added", pool.targets.max_pods);
@@ -353,8 +358,8 @@ fn trouble<'a>(pool: &'a Pool, now: Mono) -> Option<Trouble<'a>> {
         add(creating.0.to_owned(), creating.1, None);
     }
     let tally = Tally::of(pool, now);
-    let counts = pool.targets.mode != Mode::Ipv6;
-    if counts && pool.targets.provisioning && tally.total.saturating_add(tally.coming) < pool.targets.max_pods
+    let counts = pool.targets.mode != Mode::Ipv6 && !pool.targets.unschedulable;
+    if counts && pool.targets.provisions() && tally.total.saturating_add(tally.coming) < pool.targets.max_pods
     {
         for place in pool.cards().flat_map(|card| candidates(pool, card, now)) {
             let subnet = b.subnet(place.subnet, place.kind);

@@ -91,10 +91,19 @@ pub struct Targets {
     pub max_pods: u32,
     /// `IP_COOLDOWN_PERIOD`: an address a pod gave back is given to nobody for this long.
     pub cooldown: Duration,
+    /// The warm pool is sized by what comes, not by the targets above: as many free addresses as pods came in the busiest of
+    /// the last ten minutes, a sixteenth of max-pods at least, one where a subnet runs low.
+    pub auto: bool,
     /// How pods get their addresses.
     pub mode: Mode,
     /// False (`DISABLE_NETWORK_RESOURCE_PROVISIONING`, or the agent is stopping): the pool neither grows nor shrinks.
     pub provisioning: bool,
+    /// `ENABLE_IMDS_ONLY_MODE`: EC2 is not asked anything. Implies that provisioning is off. IMDS's word then counts as
+    /// EC2's does elsewhere: nothing of ours can be ahead of it.
+    pub imds_only: bool,
+    /// The node is cordoned and `AWS_MANAGE_ENIS_NON_SCHEDULABLE` is not set: no growth, and no interface is freed; single
+    /// addresses and prefixes are given back.
+    pub unschedulable: bool,
     /// `ENABLE_POD_ENI` on a type that can have a trunk interface: one interface's place is kept free for it until it is
     /// there.
     pub reserve_trunk_slot: bool,
@@ -115,8 +124,11 @@ impl Default for Targets {
             max_eni: None,
             max_pods: 110,
             cooldown: Duration::from_secs(30),
+            auto: false,
             mode: Mode::SecondaryIp,
             provisioning: true,
+            imds_only: false,
+            unschedulable: false,
             reserve_trunk_slot: false,
             subnets: Subnets::default(),
             pod_wait: Duration::from_secs(60),
@@ -125,6 +137,12 @@ impl Default for Targets {
 }
 
 impl Targets {
+    /// Does the pool ask EC2 for more, or give back?
+    #[must_use]
+    pub fn provisions(&self) -> bool {
+        self.provisioning && !self.imds_only
+    }
+
     /// `WARM_IP_TARGET` and `MINIMUM_IP_TARGET` when either is set; the unset one counts 0.
     #[must_use]
     pub fn ip_targets(&self) -> Option<(u32, u32)> {

@@ -61,7 +61,10 @@ impl Core {
     /// Adds what the call is to be made with. EC2 takes a repeat of a creation for the same one only if nothing in it
     /// differs, so what could differ by then is fixed, and journalled, before the first call.
     fn order(&mut self, action: Action) -> Order {
-        let Action::CreateInterface { client_token, .. } = &action else {
+        let Action::CreateInterface {
+            client_token, groups, ..
+        } = &action
+        else {
             return Order { action, intent: None };
         };
         let wall_ns = clock::now().wall_ns;
@@ -71,7 +74,11 @@ impl Core {
                 .retain(|_, i| wall_ns.saturating_sub(i.created_at_ns) < INTENT_LIFE_NS);
             let intent = Intent {
                 created_at_ns: wall_ns,
-                groups: self.facts.groups.clone(),
+                groups: if groups.is_empty() {
+                    self.facts.groups.clone()
+                } else {
+                    groups.clone()
+                },
                 tags: self.facts.tags.clone(),
                 unsure: false,
             };
@@ -253,6 +260,7 @@ pub(super) fn action_id(action: &Action) -> Option<ActionId> {
         Action::CreateInterface { id, .. }
         | Action::AssignAddresses { id, .. }
         | Action::AssignPrefixes { id, .. }
+        | Action::AssignIpv6Prefix { id, .. }
         | Action::ReleaseAddresses { id, .. }
         | Action::ReleasePrefixes { id, .. }
         | Action::DeleteInterface { id, .. }

@@ -125,6 +125,19 @@ impl Pool {
         );
         let prefixes = self.targets.mode.kind() == Kind::Prefix;
         let (wanted, floor) = match self.ip_targets(plan.card) {
+            Some((warm, _)) if self.targets.auto && self.is_first(plan.card) => {
+                let why = if self.is_tight() {
+                    "a subnet has less left than this node could use".to_owned()
+                } else {
+                    format!(
+                        "{} pods came in the busiest of the last ten minutes, at least max-pods {} ÷ 16 = {}",
+                        self.churn.peak(),
+                        self.targets.max_pods,
+                        self.auto_base()
+                    )
+                };
+                (format!("auto: {why}: {warm} wanted free"), String::new())
+            }
             Some((warm, minimum)) => (
                 format!("warm IP target {warm} = {warm} wanted free"),
                 format!(
@@ -185,6 +198,9 @@ impl Pool {
                 "the primary interface is not known yet: no new one can be placed".to_owned()
             }
             Ceiling::NoSubnet => "no subnet may be used for a new interface: not grown further".to_owned(),
+            Ceiling::Unschedulable => {
+                "the node is cordoned: not grown, no interface freed (AWS_MANAGE_ENIS_NON_SCHEDULABLE)".to_owned()
+            }
             Ceiling::ProvisioningOff => "provisioning is off: neither grown nor shrunk".to_owned(),
             Ceiling::MaxPods => format!(
                 "{} addresses are enough for max-pods {}: not grown",

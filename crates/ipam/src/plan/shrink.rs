@@ -21,9 +21,24 @@ pub(super) fn shrink(pool: &Pool, card: CardIndex, now: Mono, plan: &mut Plan, e
     if busy(pool) {
         return;
     }
-    let rest = interfaces(pool, card, now, plan, explained);
+    let rest = if pool.targets.unschedulable {
+        Rest::without_interfaces(plan)
+    } else {
+        interfaces(pool, card, now, plan, explained)
+    };
     if !matches!(plan.steps.first(), Some(Step::Delete { .. })) {
         drain::release(pool, card, now, &rest, plan, explained);
+    }
+}
+
+impl Rest<'_> {
+    /// No interface is to go.
+    fn without_interfaces(plan: &Plan) -> Self {
+        Self {
+            spare: Vec::new(),
+            over: plan.goal.over,
+            prefixes: plan.tally.free_prefixes,
+        }
     }
 }
 

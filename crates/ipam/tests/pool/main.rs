@@ -7,6 +7,7 @@
     clippy::indexing_slicing
 )] // tests
 
+mod auto;
 mod cards;
 mod checkpoint;
 mod cloud;
@@ -16,10 +17,12 @@ mod ipv6;
 mod old;
 mod prefixes;
 mod properties;
+mod provisioning;
 mod restore;
 mod rig;
 mod steady;
 mod subnets;
+mod vectors;
 mod views;
 mod waiting;
 mod world;

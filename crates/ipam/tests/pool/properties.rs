@@ -52,7 +52,7 @@ fn targets() -> impl Strategy<Value = Targets> {
     let ip = prop_oneof![3 => Just(None), 2 => (0_u32..6).prop_map(Some)];
     let cooldown = prop_oneof![Just(0_u64), Just(1), Just(30), Just(100)];
     (
-        subnets(),
+        (prop::bool::weighted(0.1), prop::bool::weighted(0.1), subnets()),
         prop_oneof![3 => Just(Mode::SecondaryIp), 3 => Just(Mode::Prefixes), 1 => Just(Mode::Ipv6)],
         prop_oneof![Just(None), (0_u32..3).prop_map(Some)],
         0_u32..3,
@@ -63,8 +63,20 @@ fn targets() -> impl Strategy<Value = Targets> {
         cooldown,
     )
         .prop_map(
-            |(subnets, mode, warm_prefix, warm_eni, warm_ip, minimum_ip, max_eni, max_pods, cooldown)| {
+            |(
+                (auto, unschedulable, subnets),
+                mode,
+                warm_prefix,
+                warm_eni,
+                warm_ip,
+                minimum_ip,
+                max_eni,
+                max_pods,
+                cooldown,
+            )| {
                 Targets {
+                    auto,
+                    unschedulable,
                     subnets,
                     mode,
                     warm_prefix,

@@ -138,7 +138,7 @@ impl World {
     /// What the mode no longer asks for is there only as long as a pod lives in it.
     fn check_nothing_unwanted(&self) {
         let view = self.pool.view(self.now());
-        if self.pool.targets().mode == Mode::Ipv6 {
+        if self.pool.targets().mode == Mode::Ipv6 || self.pool.targets().unschedulable {
             return; // Nothing is given back there.
         }
         for interface in view.interfaces.iter().filter(|i| self.is_barred(&i.id)) {
