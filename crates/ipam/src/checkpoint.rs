@@ -6,8 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{CardIndex, PodKey, PodMeta};
-use crate::owner::Held;
+use crate::ids::{PodKey, PodMeta};
 use crate::pool::Pool;
 
 /// `version` of the format.
@@ -213,22 +212,10 @@ impl Pool {
     /// every ADD and DEL, and copying some hundred owners first takes longer than writing them.
     #[must_use]
     pub fn checkpoint_json(&self) -> Vec<u8> {
-        self.json_of(|_| true)
-    }
-
-    /// The same of one network card: the original keeps a file for each (`ipam.json`, `ipam-nic-1.json`, …).
-    #[must_use]
-    pub fn checkpoint_json_of(&self, card: CardIndex) -> Vec<u8> {
-        self.json_of(|held| held.card == card)
-    }
-
-    fn json_of(&self, wanted: impl Fn(&Held) -> bool + Copy) -> Vec<u8> {
         let held = || {
-            let all = self.owners.iter();
-            all.flat_map(move |(key, owner)| {
-                let held = owner.held.iter().filter(move |h| wanted(h));
-                held.map(move |h| (key, owner, h))
-            })
+            self.owners
+                .iter()
+                .flat_map(|(key, owner)| owner.held.iter().map(move |h| (key, owner, h)))
         };
         let mut bytes = Vec::with_capacity(256 + 320 * held().count());
         bytes.extend_from_slice(b"{\"version\":\"");

@@ -14,7 +14,7 @@ use crate::ids::{CardIndex, DeviceIndex, EniId, PodKey, SubnetId};
 use crate::intent::{Intent, IntentId, Phase, What};
 use crate::interface::Interface;
 use crate::journal::{JOURNAL_VERSION, Journal, Limbo, Released};
-use crate::owner::{Owner, Wait};
+use crate::owner::{Held, Owner, Wait};
 use crate::subnets::Left;
 use crate::targets::{ConfigError, Identity, Limits, Targets};
 use crate::time::{Mono, Now};
@@ -106,8 +106,19 @@ impl Pool {
     /// The owners, to be written before any reply of the same batch is sent.
     #[must_use]
     pub fn checkpoint(&self) -> Checkpoint {
+        self.checkpoint_where(|_| true)
+    }
+
+    /// The same of one network card: the original keeps a file for each (`ipam.json`, `ipam-nic-1.json`, …).
+    #[must_use]
+    pub fn checkpoint_of(&self, card: CardIndex) -> Checkpoint {
+        self.checkpoint_where(|held| held.card == card)
+    }
+
+    fn checkpoint_where(&self, wanted: impl Fn(&Held) -> bool) -> Checkpoint {
         let allocations = self.owners.iter().flat_map(|(key, owner)| {
-            owner.held.iter().map(|held| Allocation {
+            let held = owner.held.iter().filter(|h| wanted(h));
+            held.map(|held| Allocation {
                 key: key.clone(),
                 address: held.address,
                 allocated_ns: held.allocated_ns,

@@ -240,7 +240,7 @@ fn the_checkpoint_of_a_card_holds_its_addresses_only() {
     let request = add(&mut rig, 1, Cards::Every);
     let leases = leases(&rig, request);
     for lease in &leases {
-        let file = rig.pool.checkpoint_json_of(lease.card);
+        let file = rig.pool.checkpoint_of(lease.card).to_json();
         let read = vpcnet_ipam::Checkpoint::parse(&file).unwrap();
         let of: Vec<_> = read.allocations.iter().map(|a| a.address).collect();
         assert_eq!((of, read.ours), (vec![lease.address], true));

@@ -485,6 +485,42 @@ fn a_release_of_prefixes_under_way_at_a_crash_is_repeated() {
 }
 
 #[test]
+fn a_prefix_in_which_a_pod_lives_is_not_released_though_an_old_journal_was_about_to() {
+    let mut rig = Rig::settled(M5_LARGE, prefixes(2));
+    let request = rig.add(1);
+    let at = rig.address(request);
+    let (owned, checkpoint) = (prefix_of(&rig, request), rig.pool.checkpoint());
+    rig.del(1);
+    rig.succeed_all();
+    rig.tell(Event::TargetsChanged(ip_targets(1, 0)));
+    let gives_it_back =
+        |a: &Action| matches!(a, Action::ReleasePrefixes { prefixes, .. } if prefixes.contains(&owned));
+    for _ in 0..50 {
+        if rig.orders.iter().any(gives_it_back) {
+            break;
+        }
+        match rig.orders.first().cloned() {
+            Some(order) => {
+                rig.orders.remove(0);
+                rig.succeed(&order);
+            }
+            None => rig.pass(5_000),
+        }
+    }
+    assert!(rig.orders.iter().any(gives_it_back), "{:?}", rig.ordered());
+    let (mut rig, _) = rig.restart(|r| r.checkpoint = Some(checkpoint));
+    assert_eq!(rig.ordered(), ["describe eni-0"], "what is there has to be asked");
+    let again = rig.add(1);
+    assert_eq!(rig.address(again), at);
+    let describe = rig.take_describe();
+    rig.succeed(&describe);
+    assert_eq!(primary(&rig).prefixes.iter().filter(|p| **p == owned).count(), 1);
+    rig.pass(120_000);
+    rig.succeed_all();
+    assert!(primary(&rig).prefixes.contains(&owned));
+}
+
+#[test]
 fn a_prefix_under_way_at_a_crash_is_asked_about_first() {
     let rig = Rig::fresh(M5_LARGE, prefixes(1));
     let (mut rig, _) = rig.restart(|_| {});

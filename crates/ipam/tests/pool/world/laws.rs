@@ -190,7 +190,10 @@ impl World {
 
     /// The subnet that a step waits for has really nothing.
     fn is_dry(&self, blocked: &Blocked) -> bool {
-        let subnet = SubnetId::from(blocked.what.rsplit(' ').next().unwrap());
+        let mut words = blocked.what.split(' ');
+        let Some(subnet) = words.find(|w| w.starts_with("subnet-")).map(SubnetId::from) else {
+            return false;
+        };
         let prefixes = self.pool.targets().mode == Mode::Prefixes;
         self.cloud.is_dry(&subnet) || (prefixes && self.cloud.whole(&subnet).is_empty())
     }
