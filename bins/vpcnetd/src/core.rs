@@ -86,6 +86,8 @@ struct Running {
     /// The last checkpoint that was written: what a failed write is undone to.
     written: Vec<u8>,
     writer: CheckpointWriter,
+    /// The next one, while it is made and written.
+    to_write: Vec<u8>,
     written_generation: u64,
     /// `None`: not written yet.
     journal_generation: Option<u64>,
@@ -155,7 +157,7 @@ impl Core {
             tokio::select! {
                 biased;
                 input = self.inbox.recv() => match input {
-                    Some(input) => self.take(input, &mut events),
+                    Some(input) => self.take(input, &mut events).await,
                     None => break,
                 },
                 () = timer => events.push_back(Event::Tick),
@@ -164,7 +166,7 @@ impl Core {
             tokio::task::yield_now().await;
             for _ in 0..BATCH {
                 match self.inbox.try_recv() {
-                    Ok(input) => self.take(input, &mut events),
+                    Ok(input) => self.take(input, &mut events).await,
                     Err(_) => break,
                 }
             }
@@ -189,7 +191,7 @@ impl Core {
     }
 
     /// Turns an input into events for the pool, or deals with it at once.
-    fn take(&mut self, input: Input, events: &mut VecDeque<Event>) {
+    async fn take(&mut self, input: Input, events: &mut VecDeque<Event>) {
         match input {
             Input::Call(call) if self.running.is_none() => self.room.enter(call),
             Input::Call(call) => events.push_back(self.admit(call)),
@@ -204,7 +206,7 @@ impl Core {
                     events.push_back(event);
                 }
             }
-            Input::Start(started) => self.start(*started, events),
+            Input::Start(started) => self.start(*started, events).await,
             Input::Starting(why) => self.room.set_why(why),
             Input::Learnt(change) => {
                 change(&mut self.facts);
@@ -277,7 +279,7 @@ impl Core {
     }
 
     /// Takes the pool over, and lets those in who wait for it.
-    fn start(&mut self, started: Started, events: &mut VecDeque<Event>) {
+    async fn start(&mut self, started: Started, events: &mut VecDeque<Event>) {
         let Started {
             pool,
             actions,
@@ -287,8 +289,11 @@ impl Core {
         } = started;
         let generation = pool.checkpoint_generation();
         let mut writer = CheckpointWriter::default();
+        let mut written = Vec::new();
+        writer.write(&pool, &mut written);
         let mut running = Running {
-            written: writer.json(&pool),
+            written,
+            to_write: Vec::new(),
             writer,
             written_generation: generation,
             journal_generation: None,
@@ -311,13 +316,11 @@ impl Core {
             let event = self.admit(call);
             events.push_back(event);
         }
-        self.commit(
-            Batch {
-                replies: Vec::new(),
-                orders: actions,
-            },
-            events,
-        );
+        let first = Batch {
+            replies: Vec::new(),
+            orders: actions,
+        };
+        self.commit(first, events).await;
     }
 
     /// Hands the events to the pool and carries out what comes of them, until nothing more comes.

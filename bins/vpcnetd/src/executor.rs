@@ -53,6 +53,8 @@ async fn carry_out(cloud: Arc<Cloud>, order: Order) {
             card,
             device,
             subnet,
+            // They are in the order's intent.
+            groups: _,
             addresses,
             prefixes,
             client_token,
@@ -79,6 +81,7 @@ async fn carry_out(cloud: Arc<Cloud>, order: Order) {
         Action::AssignPrefixes { id, eni, count } => {
             (id, addresses::assign_prefixes(&cloud, &eni, count).await)
         }
+        Action::AssignIpv6Prefix { id, eni } => (id, addresses::assign_ipv6_prefix(&cloud, &eni).await),
         Action::ReleaseAddresses { id, eni, addresses } => {
             (id, addresses::release(&cloud, &eni, &addresses, &[]).await)
         }

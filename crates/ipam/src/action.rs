@@ -20,8 +20,10 @@ pub enum Action {
         card: CardIndex,
         /// at this free device index.
         device: DeviceIndex,
-        /// In this subnet; `None`: the primary interface's.
+        /// In this subnet; `None` (in what earlier versions began): the primary interface's.
         subnet: Option<SubnetId>,
+        /// With these security groups; empty: the primary interface's.
+        groups: Vec<String>,
         /// With this many secondary addresses,
         addresses: u32,
         /// or with this many /28 prefixes.
@@ -48,6 +50,13 @@ pub enum Action {
         eni: EniId,
         /// this many.
         count: u32,
+    },
+    /// Add one /80 (`AssignIpv6Addresses` with `Ipv6PrefixCount` 1).
+    AssignIpv6Prefix {
+        /// Reported back with it.
+        id: ActionId,
+        /// To this interface.
+        eni: EniId,
     },
     /// Give secondary addresses back (`UnassignPrivateIpAddresses`). None of them has an owner or is cooling.
     ReleaseAddresses {

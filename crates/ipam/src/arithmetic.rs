@@ -3,6 +3,46 @@
 //! `total` counts every address on managed interfaces, `assigned` those with an owner; their difference is `available`,
 //! so addresses that cool down count as available: that is what the original's metrics mean too.
 
+/// Addresses of a /28.
+pub const PREFIX_SIZE: u32 = 16;
+
+/// Prefixes that hold so many addresses.
+#[must_use]
+pub fn prefixes_for(addresses: u32) -> u32 {
+    addresses.div_ceil(PREFIX_SIZE)
+}
+
+/// Prefixes without a pod that may go, when so many addresses are too many: the rest still holds what is wanted.
+#[must_use]
+pub fn prefixes_over(over: u32, free_prefixes: u32) -> u32 {
+    free_prefixes.min(over / PREFIX_SIZE)
+}
+
+/// `WARM_PREFIX_TARGET`: free addresses that are wanted; those of prefixes in use count. Target 0 wants one: it grows
+/// when none is available.
+#[must_use]
+pub fn warm_prefix_wanted(target: u32) -> u32 {
+    target.saturating_mul(PREFIX_SIZE).max(1)
+}
+
+/// `WARM_PREFIX_TARGET`: prefixes to ask for when `short` addresses are missing: enough for those, and as many as it takes
+/// until the target's number of prefixes is wholly free.
+#[must_use]
+pub fn warm_prefix_short(target: u32, short: u32, free_prefixes: u32) -> u32 {
+    if short == 0 {
+        return 0;
+    }
+    prefixes_for(short).max(target.saturating_sub(free_prefixes))
+}
+
+/// `WARM_PREFIX_TARGET`: wholly free prefixes beyond the target. With target 0 one that holds the last free address stays:
+/// the original gives it back and asks for it again.
+#[must_use]
+pub fn warm_prefix_over(target: u32, available: u32, free_prefixes: u32) -> u32 {
+    let over = available.saturating_sub(warm_prefix_wanted(target));
+    prefixes_over(over, free_prefixes.saturating_sub(target))
+}
+
 /// `WARM_IP_TARGET`, `MINIMUM_IP_TARGET`: addresses that are missing.
 #[must_use]
 pub fn ip_target_short(warm: u32, minimum: u32, total: u32, assigned: u32) -> u32 {
@@ -76,6 +116,48 @@ mod tests {
         assert!(!low(0, 3, 1));
         assert!(low(0, 3, 3));
         assert!(!warm_eni_over(1, 3, 6, 1) && warm_eni_over(1, 3, 6, 0));
+    }
+
+    #[test]
+    fn ip_targets_with_prefixes_give_the_originals_figures() {
+        // warm, minimum, total, assigned, free prefixes, prefixes short, prefixes over
+        let vectors = [
+            (5, 0, 32, 0, 2, 0, 1),
+            (16, 0, 16, 1, 0, 1, 0),
+            (1, 0, 0, 0, 0, 1, 0),
+            (5, 40, 48, 2, 2, 0, 0),
+            (5, 20, 48, 2, 2, 0, 1),
+            (0, 17, 0, 0, 0, 2, 0),
+        ];
+        for (warm, minimum, total, assigned, free, short, over) in vectors {
+            let missing = prefixes_for(ip_target_short(warm, minimum, total, assigned));
+            let surplus = prefixes_over(ip_target_over(warm, minimum, total, assigned), free);
+            assert_eq!(
+                (missing, surplus),
+                (short, over),
+                "W {warm} M {minimum} T {total} A {assigned}"
+            );
+        }
+    }
+
+    #[test]
+    fn warm_prefix_targets_give_the_originals_decisions() {
+        let short = |target, total: u32, assigned, free| {
+            warm_prefix_short(
+                target,
+                warm_short(warm_prefix_wanted(target), total, assigned),
+                free,
+            )
+        };
+        assert_eq!((short(1, 16, 0, 1), short(1, 16, 1, 0)), (0, 1));
+        assert_eq!(short(2, 32, 12, 0), 2, "wholly free ones are asked for");
+        assert_eq!((short(0, 16, 15, 0), short(0, 16, 16, 0)), (0, 1));
+        assert_eq!((warm_prefix_over(1, 32, 2), warm_prefix_over(1, 40, 1)), (1, 0));
+        assert_eq!(
+            (warm_prefix_over(0, 16, 1), warm_prefix_over(0, 17, 1)),
+            (0, 1),
+            "the last free address stays"
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::FailureClass;
 use crate::ids::SubnetId;
+use crate::kind::Kind;
 use crate::time::Mono;
 
 /// After a refusal that repeating will hardly cure.
@@ -88,20 +89,20 @@ fn doubled(first: Duration, failures: u32, max: Duration) -> Duration {
     first.saturating_mul(factor).min(max)
 }
 
-/// What is known of a subnet that ran dry.
+/// What is known of a subnet that ran dry of one kind.
 ///
-/// EC2 gives all the addresses asked for or none. So a denied request is at once repeated for half as many, down to one;
+/// EC2 gives all that is asked for or nothing. So a denied request is at once repeated for half as many, down to one;
 /// only when one is denied too the subnet counts as full and is left alone for a while. After that it is asked for
 /// one, and for twice as many with each success: few calls while it is full, all of it as soon as it is not.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct SubnetBlock {
+pub(crate) struct Dry {
     /// Ask for no more than this at once.
     pub(crate) cap: Option<u32>,
-    /// It denied a single address.
+    /// It denied a single one. Stays until it gives one again, or its count says that it has one.
     pub(crate) full: Option<Block>,
 }
 
-impl SubnetBlock {
+impl Dry {
     /// When it is asked again; a pod that waits shortens the pause.
     pub(crate) fn until(&self, waiting: bool) -> Option<Mono> {
         let block = self.full.as_ref()?;
@@ -131,6 +132,29 @@ impl SubnetBlock {
     }
 }
 
+/// What a subnet ran dry of. Few free addresses need not be a free /28.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct SubnetBlock {
+    pub(crate) addresses: Dry,
+    pub(crate) prefixes: Dry,
+}
+
+impl SubnetBlock {
+    pub(crate) fn of(&self, kind: Kind) -> &Dry {
+        match kind {
+            Kind::Address => &self.addresses,
+            Kind::Prefix => &self.prefixes,
+        }
+    }
+
+    fn of_mut(&mut self, kind: Kind) -> &mut Dry {
+        match kind {
+            Kind::Address => &mut self.addresses,
+            Kind::Prefix => &mut self.prefixes,
+        }
+    }
+}
+
 /// All back-offs that belong to no single intent or interface.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Backoffs {
@@ -141,46 +165,47 @@ pub(crate) struct Backoffs {
 }
 
 impl Backoffs {
-    pub(crate) fn denied(&mut self, subnet: &SubnetId, asked: u32, failure: &Failure, now: Mono) {
-        self.subnets
-            .entry(subnet.clone())
-            .or_default()
-            .denied(asked, failure, now);
+    pub(crate) fn denied(&mut self, subnet: &SubnetId, kind: Kind, asked: u32, failure: &Failure, now: Mono) {
+        let block = self.subnets.entry(subnet.clone()).or_default();
+        block.of_mut(kind).denied(asked, failure, now);
     }
 
-    pub(crate) fn gave(&mut self, subnet: &SubnetId) {
+    pub(crate) fn gave(&mut self, subnet: &SubnetId, kind: Kind) {
         if let Some(block) = self.subnets.get_mut(subnet) {
-            block.gave();
-            if block.cap.is_none() {
+            block.of_mut(kind).gave();
+            if *block == SubnetBlock::default() {
                 self.subnets.remove(subnet);
             }
         }
     }
 
-    /// The subnet's own count of free addresses. True if that changes anything.
-    pub(crate) fn counted(&mut self, subnet: &SubnetId, free: u32, now: Mono) -> bool {
-        match (self.subnets.get_mut(subnet), free) {
-            (None, 0) => {
-                let message = format!("{subnet} has no free address");
-                let failure = Failure {
-                    class: FailureClass::SubnetExhausted,
-                    message,
-                    retry_at: None,
-                };
-                self.denied(subnet, 1, &failure, now);
-                true
-            }
-            (Some(block), 1..) => {
-                block.full = None;
-                block.cap = Some(free).filter(|cap| *cap < CAREFUL_UP_TO);
-                true
-            }
-            _ => false,
+    /// The subnet's own count of what is free of a kind.
+    pub(crate) fn counted(&mut self, subnet: &SubnetId, kind: Kind, free: u32, now: Mono) {
+        let known = self.subnet(subnet, kind).is_some_and(|d| *d != Dry::default());
+        if free == 0 && !known {
+            let message = match kind {
+                Kind::Address => format!("{subnet} has no free address"),
+                Kind::Prefix => format!("{subnet} has no free /28"),
+            };
+            let failure = Failure {
+                class: FailureClass::SubnetExhausted,
+                message,
+                retry_at: None,
+            };
+            self.denied(subnet, kind, 1, &failure, now);
+        } else if free > 0
+            && known
+            && let Some(block) = self.subnets.get_mut(subnet)
+        {
+            *block.of_mut(kind) = Dry {
+                full: None,
+                cap: Some(free).filter(|cap| *cap < CAREFUL_UP_TO),
+            };
         }
     }
 
-    pub(crate) fn subnet(&self, subnet: &SubnetId) -> Option<&SubnetBlock> {
-        self.subnets.get(subnet)
+    pub(crate) fn subnet(&self, subnet: &SubnetId, kind: Kind) -> Option<&Dry> {
+        self.subnets.get(subnet).map(|b| b.of(kind))
     }
 }
 
@@ -198,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_subnet_is_asked_for_half_as_many_down_to_one_then_left_alone() {
-        let (mut block, now) = (SubnetBlock::default(), Mono(0));
+        let (mut block, now) = (Dry::default(), Mono(0));
         let asked: Vec<u32> = std::iter::successors(Some(9), |_| {
             block.denied(9, &failure(FailureClass::SubnetExhausted), now);
             (block.full.is_none()).then(|| block.cap.unwrap())
@@ -210,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_full_subnet_is_left_alone_for_ten_seconds_growing_to_120_and_no_longer_than_ten_while_a_pod_waits() {
-        let mut block = SubnetBlock {
+        let mut block = Dry {
             cap: Some(1),
             full: None,
         };
@@ -228,11 +253,17 @@ mod tests {
     fn a_subnet_that_gives_again_is_trusted_with_twice_as_many_each_time() {
         let mut backoffs = Backoffs::default();
         let subnet = SubnetId::from("subnet-1");
-        backoffs.denied(&subnet, 1, &failure(FailureClass::SubnetExhausted), Mono(0));
+        backoffs.denied(
+            &subnet,
+            Kind::Address,
+            1,
+            &failure(FailureClass::SubnetExhausted),
+            Mono(0),
+        );
         let caps: Vec<Option<u32>> = (0..6)
             .map(|_| {
-                backoffs.gave(&subnet);
-                backoffs.subnet(&subnet).and_then(|b| b.cap)
+                backoffs.gave(&subnet, Kind::Address);
+                backoffs.subnet(&subnet, Kind::Address).and_then(|b| b.cap)
             })
             .collect();
         assert_eq!(caps, [Some(2), Some(4), Some(8), Some(16), Some(32), None]);

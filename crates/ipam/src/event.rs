@@ -113,6 +113,11 @@ pub enum Outcome {
         /// /28 prefixes.
         prefixes: Vec<Ipv4Net>,
     },
+    /// These IPv6 prefixes now belong to the interface.
+    AssignedIpv6 {
+        /// /80 prefixes.
+        prefixes: Vec<Ipv6Net>,
+    },
     /// Released or deleted, as asked.
     Gone,
     /// What EC2 says of the interface (answer to `Describe`); `None`: EC2 does not know it.
@@ -213,12 +218,14 @@ pub enum Event {
     },
     /// The targets changed.
     TargetsChanged(crate::targets::Targets),
-    /// How many addresses a subnet has left.
+    /// What a subnet has left.
     SubnetFacts {
         /// Which.
         subnet: SubnetId,
         /// `AvailableIpAddressCount`.
         free_addresses: u32,
+        /// How many free /28s are among them, where somebody knows: EC2 does not say.
+        free_prefixes: Option<u32>,
     },
     /// The checkpoint could not be written: what `keys` were just given is taken back, what `released` gave up is theirs
     /// again. The executor refuses their callers, whose answers it has not sent. Fed before any other event.

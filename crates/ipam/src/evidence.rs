@@ -1,8 +1,11 @@
 //! What others say of our interfaces. IMDS lags: it adds and never takes away. EC2's answer about one interface takes away
 //! what no pod has. An owner's address is taken away by nobody.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
+
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::action::Action;
 use crate::event::{Evidence, InterfaceFacts};
@@ -11,6 +14,8 @@ use crate::intent::{IntentId, What};
 use crate::interface::{Address, Interface, State};
 use crate::journal::Limbo;
 use crate::pool::Pool;
+use crate::prefix::{self, prefix_around};
+use crate::targets::Mode;
 use crate::time::{Mono, Now};
 
 /// IMDS may be this far behind what EC2 answered us.
@@ -38,15 +43,16 @@ impl Pool {
         if let Some(id) = making.map(|(id, _)| *id) {
             // It is used once its executor reports it ready, not before its link is there; unless a pod that the earlier
             // life did not tell the journal of has an address of it and of nothing else: then it was ready.
-            let orphan = |at: &&Ipv4Addr| {
-                self.by_address.contains_key(&IpAddr::V4(**at)) && self.elsewhere(&facts.id, **at).is_none()
+            let orphan = |at: Ipv4Addr| {
+                self.by_address.contains_key(&IpAddr::V4(at)) && self.elsewhere(&facts.id, at).is_none()
             };
-            if self.deleted.contains_key(&facts.id) || !facts.addresses.iter().any(|at| orphan(&at)) {
+            if self.deleted.contains_key(&facts.id) || !all_addresses(facts).any(orphan) {
                 return;
             }
             self.intents.remove(&id);
         }
         match evidence {
+            Evidence::Imds if self.targets.imds_only => self.described(now, facts),
             Evidence::Ec2 => self.described(now, facts),
             Evidence::Imds => self.listed_by_imds(now, facts, out),
         }
@@ -81,25 +87,47 @@ impl Pool {
         };
         let doubtful = !new && now.mono.since(interface.since) < IMDS_LAG;
         let fresh = interface.sure_at.is_some_and(|at| now.mono.since(at) < IMDS_LAG);
-        let listed = |at: &Ipv4Addr| facts.addresses.contains(at);
         let misses = interface
             .addresses
             .iter()
-            .any(|(at, a)| a.counts() && !listed(at));
+            .any(|(at, a)| a.counts() && !lists(facts, interface, *at));
         let mut ask = misses && !fresh;
+        let lagging = |gone: &Mono| now.mono.since(*gone) < IMDS_LAG;
         let mut add = Vec::new();
         for at in &facts.addresses {
             match interface.departed.get(at) {
                 _ if interface.addresses.contains_key(at) => {}
-                Some(gone) if now.mono.since(*gone) < IMDS_LAG => {}
+                Some(gone) if lagging(gone) => {}
                 Some(_) => ask = true,
                 None if doubtful => ask = true,
                 None if self.elsewhere(&facts.id, *at).is_some() => ask = true,
                 None => add.push(*at),
             }
         }
+        // Nobody else counts on a /80: where none is asked for its absence is no news.
+        let ipv6 = self.targets.mode == Mode::Ipv6;
+        let unlisted = |p: &Ipv6Net| !facts.ipv6_prefixes.contains(p);
+        ask |= ipv6 && !fresh && interface.ipv6_prefixes.iter().any(unlisted);
+        let mut add_prefixes = Vec::new();
+        for prefix in &facts.prefixes {
+            let elsewhere = |at| self.elsewhere(&facts.id, at).is_some();
+            match interface.departed_prefixes.get(prefix) {
+                _ if interface.prefixes.contains(prefix) => {}
+                Some(gone) if lagging(gone) => {}
+                Some(_) => ask = true,
+                None if doubtful => ask = true,
+                None if prefix::addresses(*prefix).any(elsewhere) => ask = true,
+                None => add_prefixes.push(*prefix),
+            }
+        }
         for at in add {
             self.add_address(now.mono, &facts.id, at);
+        }
+        for prefix in add_prefixes {
+            self.add_prefix(now.mono, &facts.id, prefix);
+        }
+        for prefix in &facts.ipv6_prefixes {
+            self.add_ipv6_prefix(&facts.id, *prefix);
         }
         if ask {
             self.describe(now, facts.id.clone(), out);
@@ -127,17 +155,31 @@ impl Pool {
                 }
             }
         }
+        for prefix in &facts.prefixes {
+            let place = self.interfaces.get(&facts.id);
+            let gone = place.and_then(|i| i.departed_prefixes.get(prefix)).copied();
+            match gone {
+                Some(gone) if now.mono.since(gone) < EC2_LAG => {
+                    verify_at = verify_at.max(Some(gone.plus(EC2_LAG)))
+                }
+                _ => {
+                    self.add_prefix(now.mono, &facts.id, *prefix);
+                }
+            }
+        }
+        for prefix in &facts.ipv6_prefixes {
+            self.add_ipv6_prefix(&facts.id, *prefix);
+        }
         let Some(interface) = self.interfaces.get_mut(&facts.id) else {
             return;
         };
-        interface.prefixes = facts.prefixes.iter().copied().collect();
-        interface.ipv6_prefixes = facts.ipv6_prefixes.iter().copied().collect();
+        let listed = listed(facts, interface);
         let sure_until = interface
             .sure_at
             .map(|at| at.plus(EC2_LAG))
             .filter(|at| *at > now.mono);
         interface.addresses.retain(|at, a| {
-            let there = facts.addresses.contains(at);
+            let there = listed.contains(at);
             match a.state {
                 State::Owned => {
                     a.disputed = !there;
@@ -157,19 +199,29 @@ impl Pool {
                 State::Free { .. } | State::Cooling { .. } => false,
             }
         });
+        if let Some(until) = described_ipv6(interface, facts, sure_until) {
+            verify_at = verify_at.max(Some(until));
+        }
+        // A prefix stays as long as anything of it does.
+        let left: BTreeSet<Ipv4Net> = interface.addresses.keys().map(|at| prefix_around(*at)).collect();
+        interface
+            .prefixes
+            .retain(|p| facts.prefixes.contains(p) || left.contains(p));
         if verify_at.is_some() {
             interface.verify_at = verify_at;
         }
         self.changed_state();
     }
 
-    /// When it will be clear whether listed addresses that were given back a moment ago are there.
-    pub(crate) fn unclear_until(&self, now: Now, eni: &EniId, listed: &[Ipv4Addr]) -> Option<Mono> {
-        let departed = &self.interfaces.get(eni)?.departed;
-        let clear_at = listed
+    /// When it will be clear whether what is listed and was given back a moment ago is there.
+    pub(crate) fn unclear_until(&self, now: Now, facts: &InterfaceFacts) -> Option<Mono> {
+        let interface = self.interfaces.get(&facts.id)?;
+        let addresses = facts.addresses.iter().filter_map(|at| interface.departed.get(at));
+        let prefixes = facts
+            .prefixes
             .iter()
-            .filter_map(|at| departed.get(at))
-            .map(|gone| gone.plus(EC2_LAG));
+            .filter_map(|p| interface.departed_prefixes.get(p));
+        let clear_at = addresses.chain(prefixes).map(|gone| gone.plus(EC2_LAG));
         clear_at.filter(|at| *at > now.mono).max()
     }
 
@@ -179,9 +231,11 @@ impl Pool {
             return; // An instance always has it: such an answer is EC2's error.
         }
         if let Some(interface) = self.interfaces.remove(eni) {
-            for (at, address) in interface.addresses {
+            let v4 = interface.addresses.into_iter().map(|(at, a)| (IpAddr::V4(at), a));
+            let v6 = interface.ipv6.into_iter().map(|(at, a)| (IpAddr::V6(at), a));
+            for (at, address) in v4.chain(v6) {
                 if let (State::Cooling { until }, Some(last)) = (address.state, address.last) {
-                    self.limbo.insert(IpAddr::V4(at), Limbo { until, last: *last });
+                    self.limbo.insert(at, Limbo { until, last: *last });
                 }
             }
         }
@@ -213,18 +267,26 @@ impl Pool {
             .map(|i| i.id.clone())
             .collect();
         for eni in ask {
-            self.describe(now, eni, out);
+            if self.targets.imds_only {
+                self.forget(now, &eni);
+            } else {
+                self.describe(now, eni, out);
+            }
         }
     }
 
     /// Has EC2 asked about an interface, unless it is being asked already.
     pub(crate) fn describe(&mut self, now: Now, eni: EniId, out: &mut Vec<Action>) {
         let asked = |w: &What| matches!(w, What::Describe { eni: e, .. } if *e == eni);
+        if self.targets.imds_only {
+            return; // The next look at IMDS tells.
+        }
         if !self.intents.values().any(|i| asked(&i.what)) {
             self.intend(
                 What::Describe {
                     eni,
                     unsure: 0,
+                    unsure_prefixes: 0,
                     doubt: false,
                 },
                 now,
@@ -324,37 +386,111 @@ impl Pool {
         true
     }
 
-    /// Addresses that EC2 took back from us.
-    pub(crate) fn departed(&mut self, now: Mono, eni: &EniId, addresses: &[Ipv4Addr]) {
+    /// Puts a prefix on an interface. How many of its addresses are new there.
+    pub(crate) fn add_prefix(&mut self, now: Mono, eni: &EniId, prefix: Ipv4Net) -> usize {
+        let Some(interface) = self.interfaces.get_mut(eni) else {
+            return 0;
+        };
+        interface.departed_prefixes.remove(&prefix);
+        if interface.prefixes.insert(prefix) {
+            self.changed_state();
+        }
+        if !prefix::is_usable(prefix) {
+            return 0; // EC2 has none; it takes room and gives nothing.
+        }
+        prefix::addresses(prefix)
+            .filter(|at| self.add_address(now, eni, *at))
+            .count()
+    }
+
+    /// What EC2 took back from us.
+    pub(crate) fn departed(&mut self, now: Mono, eni: &EniId, addresses: &[Ipv4Addr], prefixes: &[Ipv4Net]) {
         let Some(interface) = self.interfaces.get_mut(eni) else {
             return;
         };
         interface.departed.retain(|_, at| now.since(*at) < MEMORY);
+        interface
+            .departed_prefixes
+            .retain(|_, at| now.since(*at) < MEMORY);
         for at in addresses {
             interface.addresses.remove(at);
             interface.departed.insert(*at, now);
+        }
+        for net in prefixes {
+            for at in prefix::addresses(*net) {
+                interface.addresses.remove(&at);
+            }
+            interface.prefixes.remove(net);
+            interface.departed_prefixes.insert(*net, now);
         }
         interface.sure_at = Some(now);
         self.changed_state();
     }
 
-    /// What becomes of addresses whose release had an unknown effect, now that EC2 said what the interface has.
-    pub(crate) fn settle_leaving(&mut self, now: Mono, eni: &EniId, by: IntentId, there: &[Ipv4Addr]) {
+    /// What becomes of that whose release had an unknown effect, now that EC2 said what the interface has.
+    pub(crate) fn settle_leaving(&mut self, now: Mono, eni: &EniId, by: IntentId, facts: &InterfaceFacts) {
         let Some(interface) = self.interfaces.get_mut(eni) else {
             return;
         };
-        let mut gone = Vec::new();
+        let there = listed(facts, interface);
+        let (mut gone, mut gone_prefixes) = (Vec::new(), BTreeSet::new());
+        let prefixes = &interface.prefixes;
         for (at, a) in &mut interface.addresses {
             if a.state == (State::Leaving { by }) {
                 if there.contains(at) {
                     a.state = State::Free { since: now };
+                } else if prefixes.contains(&prefix_around(*at)) {
+                    gone_prefixes.insert(prefix_around(*at));
                 } else {
                     gone.push(*at);
                 }
             }
         }
-        if !gone.is_empty() {
-            self.departed(now, eni, &gone);
+        let gone_prefixes: Vec<Ipv4Net> = gone_prefixes.into_iter().collect();
+        if !gone.is_empty() || !gone_prefixes.is_empty() {
+            self.departed(now, eni, &gone, &gone_prefixes);
         }
     }
+}
+
+/// What EC2 says of an interface's /80s. Returns when it is to be asked again, if it may not have noticed yet.
+fn described_ipv6(
+    interface: &mut Interface,
+    facts: &InterfaceFacts,
+    sure_until: Option<Mono>,
+) -> Option<Mono> {
+    let unlisted = |p: &Ipv6Net| !facts.ipv6_prefixes.contains(p);
+    if interface.ipv6_prefixes.iter().any(unlisted) && sure_until.is_some() {
+        return sure_until;
+    }
+    interface
+        .ipv6_prefixes
+        .retain(|p| facts.ipv6_prefixes.contains(p));
+    interface.ipv6.retain(|at, a| {
+        let there = facts.ipv6_prefixes.iter().any(|p| p.contains(at));
+        a.disputed = !there;
+        there || a.state == State::Owned
+    });
+    None
+}
+
+/// Every address that facts name, those of prefixes among them.
+fn all_addresses(facts: &InterfaceFacts) -> impl Iterator<Item = Ipv4Addr> + '_ {
+    let prefixes = facts.prefixes.iter().copied().filter(|p| prefix::is_usable(*p));
+    let singles = facts.addresses.iter().copied();
+    singles.chain(prefixes.flat_map(prefix::addresses))
+}
+
+fn lists(facts: &InterfaceFacts, interface: &Interface, at: Ipv4Addr) -> bool {
+    facts.addresses.contains(&at)
+        || interface
+            .prefix_of(at)
+            .is_some_and(|p| facts.prefixes.contains(&p))
+}
+
+/// The interface's addresses that facts name.
+fn listed(facts: &InterfaceFacts, interface: &Interface) -> BTreeSet<Ipv4Addr> {
+    let named: BTreeSet<Ipv4Addr> = all_addresses(facts).collect();
+    let held = interface.addresses.keys().copied();
+    held.filter(|at| named.contains(at)).collect()
 }

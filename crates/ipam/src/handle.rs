@@ -1,13 +1,20 @@
 //! Events: each changes the state, then the pool settles: what time has ended is ended, pods that wait are served, and
 //! what is missing is asked for.
 
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
 use crate::action::Action;
 use crate::event::Event;
+use crate::ids::{CardIndex, EniId, SubnetId};
 use crate::intent::{Create, Phase, What};
 use crate::interface::State;
+use crate::kind::Kind;
 use crate::names::client_token;
 use crate::plan::{Plan, Step, plan};
 use crate::pool::Pool;
+use crate::subnets::Left;
 use crate::time::{Mono, Now};
 
 /// A plan leaves nothing to be planned; were that ever wrong, the rest waits for the next event.
@@ -56,9 +63,8 @@ impl Pool {
             Event::SubnetFacts {
                 subnet,
                 free_addresses,
-            } => {
-                self.backoffs.counted(&subnet, free_addresses, now.mono);
-            }
+                free_prefixes,
+            } => self.subnet_counted(now, &subnet, free_addresses, free_prefixes),
             Event::CheckpointFailed { keys, released, .. } => self.checkpoint_failed(now, &keys, &released),
             Event::VethSeen { names } => self.veths_seen(now, &names),
         }
@@ -72,6 +78,7 @@ impl Pool {
         self.resume(now, out);
         self.serve(now, out);
         self.end_waits(now, out);
+        self.size_warm_pool(now);
         let mut current = plan(self, now);
         for _ in 0..PLANS {
             if current.steps.is_empty() {
@@ -95,6 +102,7 @@ impl Pool {
                     device,
                     subnet,
                     addresses,
+                    prefixes,
                 } => {
                     let token = client_token(
                         &self.identity.instance_id,
@@ -105,47 +113,29 @@ impl Pool {
                     let create = Create {
                         card: *card,
                         device: *device,
-                        subnet: None,
+                        subnet: Some(subnet.clone()),
+                        groups: self.security_groups(),
                         lies_in: subnet.clone(),
                         addresses: *addresses,
+                        prefixes: *prefixes,
                         client_token: token,
                         done: Vec::new(),
                         unsure: false,
                     };
                     self.intend(What::Create(create), now, out);
                 }
-                Step::Assign { eni, count } => {
-                    self.intend(
-                        What::Assign {
-                            eni: eni.clone(),
-                            count: *count,
-                        },
-                        now,
-                        out,
-                    );
+                Step::Assign { eni, count } => self.assign(now, eni, *count, Kind::Address, out),
+                Step::AssignPrefixes { eni, count } => self.assign(now, eni, *count, Kind::Prefix, out),
+                Step::AssignIpv6Prefix { eni } => {
+                    self.intend(What::AssignIpv6 { eni: eni.clone() }, now, out);
                 }
-                Step::Release { eni, addresses } => {
-                    let what = What::Release {
-                        eni: eni.clone(),
-                        addresses: addresses.clone(),
-                        unsure: false,
-                    };
-                    let by = self.intend(what, now, out);
-                    for address in addresses {
-                        if let Some(a) = self
-                            .interfaces
-                            .get_mut(eni)
-                            .and_then(|i| i.addresses.get_mut(address))
-                        {
-                            a.state = State::Leaving { by };
-                        }
-                    }
-                    self.last_decrease = Some(now.mono);
-                }
+                Step::Release { eni, addresses } => self.give_up(now, eni, addresses, &[], out),
+                Step::ReleasePrefixes { eni, prefixes } => self.give_up(now, eni, &[], prefixes, out),
                 Step::Delete { eni } => {
                     let by = self.intend(
                         What::Delete {
                             eni: eni.clone(),
+                            card: CardIndex(0),
                             device: None,
                         },
                         now,
@@ -156,6 +146,46 @@ impl Pool {
                     }
                 }
             }
+        }
+    }
+
+    fn assign(&mut self, now: Now, eni: &EniId, count: u32, kind: Kind, out: &mut Vec<Action>) {
+        let eni = eni.clone();
+        self.intend(What::Assign { eni, count, kind }, now, out);
+    }
+
+    /// Gives addresses or prefixes back to EC2: from now on nobody gets them.
+    fn give_up(
+        &mut self,
+        now: Now,
+        eni: &EniId,
+        addresses: &[Ipv4Addr],
+        prefixes: &[Ipv4Net],
+        out: &mut Vec<Action>,
+    ) {
+        let what = What::Release {
+            eni: eni.clone(),
+            addresses: addresses.to_vec(),
+            prefixes: prefixes.to_vec(),
+            unsure: false,
+        };
+        let by = self.intend(what, now, out);
+        if let Some(interface) = self.interfaces.get_mut(eni) {
+            let of_prefixes = prefixes.iter().copied().flat_map(crate::prefix::addresses);
+            for at in addresses.iter().copied().chain(of_prefixes) {
+                if let Some(a) = interface.addresses.get_mut(&at) {
+                    a.state = State::Leaving { by };
+                }
+            }
+        }
+        self.last_decrease = Some(now.mono);
+    }
+
+    fn subnet_counted(&mut self, now: Now, subnet: &SubnetId, addresses: u32, prefixes: Option<u32>) {
+        self.left.insert(subnet.clone(), Left { addresses, prefixes });
+        self.backoffs.counted(subnet, Kind::Address, addresses, now.mono);
+        if let Some(prefixes) = prefixes {
+            self.backoffs.counted(subnet, Kind::Prefix, prefixes, now.mono);
         }
     }
 
@@ -205,7 +235,7 @@ impl Pool {
         let cool = if self.waiting.is_empty() {
             None
         } else {
-            self.next_cool(now)
+            self.cards().filter_map(|card| self.next_cool(card, now)).min()
         };
         plan.wake
             .into_iter()
@@ -215,6 +245,7 @@ impl Pool {
             .chain(cool)
             .chain(self.serve_at.filter(|_| !self.waiting.is_empty()))
             .chain(self.grace)
+            .chain(self.next_size())
             .min()
             // What is due was done just now; were something left over, it must not make the executor spin.
             .map(|at| at.max(now.plus(std::time::Duration::from_millis(1))))

@@ -3,12 +3,15 @@
 
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
+use crate::arithmetic::PREFIX_SIZE;
 use crate::backoff::Block;
 use crate::event::{ActionId, FailureClass, Stage};
 use crate::ids::{CardIndex, DeviceIndex, EniId, SubnetId};
+use crate::kind::Kind;
 use crate::time::Mono;
 
 /// Something that fails this often is no longer counted on.
@@ -43,19 +46,30 @@ pub(crate) enum Phase {
 pub(crate) enum What {
     /// A new interface.
     Create(Create),
-    /// Secondary addresses.
+    /// More addresses.
     Assign {
         /// On this interface,
         eni: EniId,
-        /// this many.
+        /// this many
         count: u32,
+        /// of these.
+        #[serde(default)]
+        kind: Kind,
+    },
+    /// A /80.
+    AssignIpv6 {
+        /// On this interface.
+        eni: EniId,
     },
     /// Giving addresses back; they are [`crate::interface::State::Leaving`].
     Release {
         /// From this interface,
         eni: EniId,
-        /// these.
+        /// these,
         addresses: Vec<Ipv4Addr>,
+        /// or these.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        prefixes: Vec<Ipv4Net>,
         /// An earlier life may have done it already.
         unsure: bool,
     },
@@ -63,15 +77,21 @@ pub(crate) enum What {
     Delete {
         /// This interface.
         eni: EniId,
-        /// It was never used, but may be attached here.
+        /// It was never used, but may be attached on this card
+        #[serde(default)]
+        card: CardIndex,
+        /// at this position.
         device: Option<DeviceIndex>,
     },
     /// Asking EC2 what an interface holds.
     Describe {
         /// This one.
         eni: EniId,
-        /// Addresses that an assignment of unknown effect may have brought.
+        /// Single addresses that an assignment of unknown effect may have brought,
         unsure: u32,
+        /// and prefixes.
+        #[serde(default)]
+        unsure_prefixes: u32,
         /// Asked because a call about its addresses went wrong: until it is answered none are added to it.
         doubt: bool,
     },
@@ -82,11 +102,16 @@ pub(crate) enum What {
 pub(crate) struct Create {
     pub(crate) card: CardIndex,
     pub(crate) device: DeviceIndex,
-    /// `None`: the primary interface's.
+    /// `None`: the primary interface's, in what earlier versions began. A repeat has to name the same.
     pub(crate) subnet: Option<SubnetId>,
+    /// Empty: the primary interface's.
+    #[serde(default)]
+    pub(crate) groups: Vec<String>,
     /// The subnet it will lie in.
     pub(crate) lies_in: SubnetId,
     pub(crate) addresses: u32,
+    #[serde(default)]
+    pub(crate) prefixes: u32,
     pub(crate) client_token: String,
     pub(crate) done: Vec<Stage>,
     /// An attempt's answer was lost: the interface may exist.
@@ -101,16 +126,43 @@ impl Create {
             Stage::Attached { .. } => None,
         })
     }
+
+    /// What its interface will hold.
+    pub(crate) fn kind(&self) -> Kind {
+        if self.prefixes > 0 {
+            Kind::Prefix
+        } else {
+            Kind::Address
+        }
+    }
+
+    /// How much of it.
+    pub(crate) fn count(&self) -> u32 {
+        self.addresses.saturating_add(self.prefixes)
+    }
 }
 
 impl Intent {
     /// Addresses it will bring, if it goes well.
     pub(crate) fn brings(&self) -> u32 {
+        let (addresses, prefixes) = self.bears();
+        addresses.saturating_add(prefixes.saturating_mul(PREFIX_SIZE))
+    }
+
+    /// The same as single addresses and prefixes: each takes the room of one.
+    pub(crate) fn bears(&self) -> (u32, u32) {
         match &self.what {
-            What::Create(c) => c.addresses,
-            What::Assign { count, .. } => *count,
-            What::Describe { unsure, .. } => *unsure,
-            What::Release { .. } | What::Delete { .. } => 0,
+            What::Create(c) => (c.addresses, c.prefixes),
+            What::Assign { count, kind, .. } => match kind {
+                Kind::Address => (*count, 0),
+                Kind::Prefix => (0, *count),
+            },
+            What::Describe {
+                unsure,
+                unsure_prefixes,
+                ..
+            } => (*unsure, *unsure_prefixes),
+            What::AssignIpv6 { .. } | What::Release { .. } | What::Delete { .. } => (0, 0),
         }
     }
 
@@ -127,6 +179,7 @@ impl Intent {
         match &self.what {
             What::Create(_) => None,
             What::Assign { eni, .. }
+            | What::AssignIpv6 { eni }
             | What::Release { eni, .. }
             | What::Delete { eni, .. }
             | What::Describe { eni, .. } => Some(eni),
@@ -149,15 +202,29 @@ impl Intent {
                 card: c.card,
                 device: c.device,
                 subnet: c.subnet.clone(),
+                groups: c.groups.clone(),
                 addresses: c.addresses,
-                prefixes: 0,
+                prefixes: c.prefixes,
                 client_token: c.client_token.clone(),
                 done: c.done.clone(),
             },
-            What::Assign { eni, count } => Action::AssignAddresses {
+            What::Assign { eni, count, kind } => match kind {
+                Kind::Address => Action::AssignAddresses {
+                    id,
+                    eni: eni.clone(),
+                    count: *count,
+                },
+                Kind::Prefix => Action::AssignPrefixes {
+                    id,
+                    eni: eni.clone(),
+                    count: *count,
+                },
+            },
+            What::AssignIpv6 { eni } => Action::AssignIpv6Prefix { id, eni: eni.clone() },
+            What::Release { eni, prefixes, .. } if !prefixes.is_empty() => Action::ReleasePrefixes {
                 id,
                 eni: eni.clone(),
-                count: *count,
+                prefixes: prefixes.clone(),
             },
             What::Release { eni, addresses, .. } => Action::ReleaseAddresses {
                 id,
@@ -173,12 +240,17 @@ impl Intent {
     pub(crate) fn title(&self) -> String {
         match &self.what {
             What::Create(c) => {
+                let (count, of) = (c.count(), c.kind());
                 format!(
-                    "creation of an interface at device {} with {} addresses",
-                    c.device, c.addresses
+                    "creation of an interface at device {} with {count} {of}",
+                    c.device
                 )
             }
-            What::Assign { eni, count } => format!("assignment of {count} addresses to {eni}"),
+            What::AssignIpv6 { eni } => format!("assignment of a /80 to {eni}"),
+            What::Assign { eni, count, kind } => format!("assignment of {count} {kind} to {eni}"),
+            What::Release { eni, prefixes, .. } if !prefixes.is_empty() => {
+                format!("release of {} prefixes of {eni}", prefixes.len())
+            }
             What::Release { eni, addresses, .. } => {
                 format!("release of {} addresses of {eni}", addresses.len())
             }

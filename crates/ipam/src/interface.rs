@@ -1,7 +1,7 @@
 //! An interface and the addresses on it, as the pool keeps them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -118,9 +118,12 @@ pub(crate) struct Interface {
     pub(crate) kind: InterfaceKind,
     pub(crate) managed: bool,
     pub(crate) addresses: BTreeMap<Ipv4Addr, Address>,
-    /// Prefixes take room; no pod has an address of one in secondary-IP mode.
+    /// Delegated prefixes. The addresses of each /28 are among `addresses`; others only take room.
     pub(crate) prefixes: BTreeSet<Ipv4Net>,
     pub(crate) ipv6_prefixes: BTreeSet<Ipv6Net>,
+    /// Of a /80's addresses those that a pod has, or had lately.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) ipv6: BTreeMap<Ipv6Addr, Address>,
     /// When the pool first knew it.
     pub(crate) since: Mono,
     /// When EC2 last answered a call of ours that changed it: evidence that is not younger than the lag says nothing.
@@ -131,6 +134,9 @@ pub(crate) struct Interface {
     pub(crate) deleting: Option<IntentId>,
     /// Addresses given back lately: lagging evidence may still list them.
     pub(crate) departed: BTreeMap<Ipv4Addr, Mono>,
+    /// The same for prefixes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) departed_prefixes: BTreeMap<Ipv4Net, Mono>,
     /// No addresses are asked for it before this ends.
     pub(crate) block: Option<Block>,
 }
@@ -150,13 +156,15 @@ impl Interface {
             kind: facts.kind,
             managed: facts.managed,
             addresses: BTreeMap::new(),
-            prefixes: facts.prefixes.iter().copied().collect(),
+            prefixes: BTreeSet::new(),
             ipv6_prefixes: facts.ipv6_prefixes.iter().copied().collect(),
+            ipv6: BTreeMap::new(),
             since: now,
             sure_at: None,
             verify_at: None,
             deleting: None,
             departed: BTreeMap::new(),
+            departed_prefixes: BTreeMap::new(),
             block: None,
         }
     }
@@ -174,7 +182,7 @@ impl Interface {
             is_primary: self.is_primary,
             kind: self.kind,
             managed: self.managed,
-            addresses: self.addresses.keys().copied().collect(),
+            addresses: self.singles().map(|(at, _)| *at).collect(),
             prefixes: self.prefixes.iter().copied().collect(),
             ipv6_prefixes: self.ipv6_prefixes.iter().copied().collect(),
         }
@@ -194,15 +202,50 @@ impl Interface {
         self.serves(card) && self.kind != InterfaceKind::Trunk
     }
 
-    /// Room for addresses, given the limit without the interface's own.
+    /// Room for addresses, or for as many prefixes, given the limit without the interface's own.
     pub(crate) fn room(&self, per_eni: u32) -> u32 {
-        let used = self.addresses.len().saturating_add(self.prefixes.len());
+        let used = self.singles().count().saturating_add(self.prefixes.len());
         per_eni.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
     }
 
     /// Sorts interfaces in the order they are filled: primary, then by position.
     pub(crate) fn order(&self) -> (bool, CardIndex, DeviceIndex) {
         (!self.is_primary, self.card, self.device)
+    }
+
+    /// Every address that is kept, of both families.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = &Address> {
+        self.addresses.values().chain(self.ipv6.values())
+    }
+
+    pub(crate) fn kept_mut(&mut self) -> impl Iterator<Item = &mut Address> {
+        self.addresses.values_mut().chain(self.ipv6.values_mut())
+    }
+
+    pub(crate) fn address(&self, at: IpAddr) -> Option<&Address> {
+        match at {
+            IpAddr::V4(at) => self.addresses.get(&at),
+            IpAddr::V6(at) => self.ipv6.get(&at),
+        }
+    }
+
+    pub(crate) fn address_mut(&mut self, at: IpAddr) -> Option<&mut Address> {
+        match at {
+            IpAddr::V4(at) => self.addresses.get_mut(&at),
+            IpAddr::V6(at) => self.ipv6.get_mut(&at),
+        }
+    }
+
+    /// A pod has it from now on. Of a /80 any address may become one's.
+    pub(crate) fn own(&mut self, at: IpAddr, since: Mono) {
+        if let IpAddr::V6(v6) = at
+            && self.ipv6_prefixes.iter().any(|p| p.contains(&v6))
+        {
+            self.ipv6.entry(v6).or_insert(Address::free(since));
+        }
+        if let Some(address) = self.address_mut(at) {
+            address.state = State::Owned;
+        }
     }
 
     pub(crate) fn owned(&self) -> usize {

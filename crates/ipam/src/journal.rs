@@ -13,13 +13,15 @@ use crate::interface::{Interface, LastOwner};
 use crate::owner::Owner;
 use crate::time::Mono;
 
-/// `version` of a [`Journal`]. Another one is not read.
-pub const JOURNAL_VERSION: u32 = 1;
+/// `version` of a [`Journal`].
+pub const JOURNAL_VERSION: u32 = 2;
+/// Versions that are read. 1 knew no prefixes: its reader would take the addresses of one for single addresses.
+pub(crate) const READABLE: std::ops::RangeInclusive<u32> = 1..=JOURNAL_VERSION;
 
 /// The pool's own state.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Journal {
-    /// [`JOURNAL_VERSION`].
+    /// [`JOURNAL_VERSION`] or an earlier one.
     pub version: u32,
     /// The instance it belongs to.
     pub instance_id: String,

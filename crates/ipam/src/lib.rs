@@ -32,14 +32,24 @@
 //!   many interfaces are made side by side as are needed.
 //!
 //! The warm pool's sums are those of the AWS VPC CNI ([`arithmetic`]). [`plan()`] makes them into steps, [`Pool::explain`]
-//! into sentences, [`Pool::view`] shows the state. What is managed: secondary IPv4 addresses on one network card, in the
-//! primary interface's subnet; prefixes, IPv6 and other cards are kept in the state and left alone.
+//! into sentences, [`Pool::view`] shows the state.
+//!
+//! # What it manages
+//!
+//! * Secondary IPv4 addresses, /28 prefixes (packed densely, drained when no pod is in them, with single addresses in
+//!   their place where a subnet has no free block), or one IPv6 /80: see [`Mode`]. When the mode changes, pods keep what
+//!   they have, and what is no longer asked for goes as they do.
+//! * Several network cards: a pool for each, with the card's limits ([`Limits::cards`]).
+//! * Several subnets, ranked by what they have left; excluded ones; custom networking: see [`Subnets`].
+//! * Interfaces that others look after, and those without an address, take a place and are never used.
 #![forbid(unsafe_code)]
 
 mod action;
 pub mod arithmetic;
 mod backoff;
+mod cards;
 mod checkpoint;
+mod churn;
 mod event;
 mod evidence;
 mod graces;
@@ -47,16 +57,22 @@ mod handle;
 mod ids;
 mod intent;
 mod interface;
+mod ipv6;
 mod journal;
 mod kernel;
+mod kind;
 mod names;
 mod outcome;
+mod overrides;
 mod owner;
+mod pick;
 mod plan;
 mod pods;
 mod pool;
+mod prefix;
 mod refuse;
 mod restore;
+mod subnets;
 mod targets;
 mod time;
 mod undo;
@@ -72,14 +88,16 @@ pub use ids::{CardIndex, DeviceIndex, EniId, PodKey, PodMeta, SubnetId};
 pub use journal::{JOURNAL_VERSION, Journal};
 pub use kernel::{FromRule, HostRoute, KernelEvidence};
 pub use names::{MAIN_TABLE, host_veth_suffix, host_veth_suffix_nth, route_table};
+pub use overrides::TargetOverrides;
 pub use owner::{MIGRATED_NETWORK, UNKNOWN_INTERFACE, rebuilt_key};
-pub use plan::{Blocked, Ceiling, Goal, Plan, PlanReport, Step, Tally, plan};
+pub use plan::{Blocked, CardPlan, Ceiling, Goal, Plan, PlanReport, Step, Tally, plan};
 pub use pool::Pool;
 pub use restore::{RestoreNote, Restored};
+pub use subnets::{CustomNetwork, Subnets};
 pub use targets::{CardLimits, ConfigError, Identity, Limits, Mode, Targets};
 pub use time::{Mono, Now};
 pub use view::{
-    AddressState, AddressView, BackoffView, Contradiction, IntentView, InterfaceView, OwnerView, PoolView,
-    WaitingView,
+    AddressState, AddressView, BackoffView, Contradiction, IntentView, InterfaceView, Ipv6AddressView,
+    OwnerView, PoolView, WaitingView,
 };
 pub use writer::CheckpointWriter;

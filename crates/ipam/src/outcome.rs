@@ -1,5 +1,7 @@
 //! What became of actions.
 
+use std::net::Ipv4Addr;
+
 use crate::action::Action;
 use crate::backoff::{Block, Failure};
 use crate::event::{ActionId, FailureClass, InterfaceFacts, Outcome, Stage};
@@ -7,6 +9,8 @@ use crate::evidence::EC2_LAG;
 use crate::ids::{EniId, SubnetId};
 use crate::intent::{Create, Intent, IntentId, Phase, What};
 use crate::interface::State;
+use crate::kind::Kind;
+use crate::plan::count;
 use crate::pool::Pool;
 use crate::time::Now;
 
@@ -38,41 +42,54 @@ impl Pool {
         match (intent.what, outcome) {
             (What::Create(create), Outcome::InterfaceReady(facts)) => {
                 self.backoffs.create = None;
-                self.refused_devices.remove(&create.device);
-                self.backoffs.gave(&create.lies_in);
+                self.accept_device(create.card, create.device);
+                self.backoffs.gave(&create.lies_in, create.kind());
                 self.described(now, &facts);
                 self.written(now, &facts.id);
             }
-            (What::Assign { eni, .. }, Outcome::Assigned { addresses, prefixes }) => {
+            (What::Assign { eni, kind, .. }, Outcome::Assigned { addresses, prefixes }) => {
                 self.backoffs.assign = None;
-                self.gave(&eni);
+                self.gave(&eni, kind);
                 let mut new = 0_usize;
                 for at in addresses {
                     new += usize::from(self.add_address(now.mono, &eni, at));
                 }
-                if let Some(interface) = self.interfaces.get_mut(&eni) {
-                    interface.prefixes.extend(prefixes);
-                    interface.block = None;
-                    if new == 0 {
-                        let message = format!("EC2 confirmed an assignment to {eni} without a new address");
-                        let failure = Failure {
-                            class: FailureClass::LimitReached,
-                            message,
-                            retry_at: None,
-                        };
-                        interface.block = Some(Block::after(None, &failure, now.mono));
-                        interface.verify_at = Some(now.mono);
-                    }
+                for prefix in prefixes {
+                    new += self.add_prefix(now.mono, &eni, prefix);
                 }
-                self.written(now, &eni);
+                self.assigned(now, &eni, new);
             }
-            (What::Release { eni, addresses, .. }, Outcome::Gone) => {
+            (What::AssignIpv6 { eni }, Outcome::AssignedIpv6 { prefixes }) => {
+                self.backoffs.assign = None;
+                let new = prefixes
+                    .into_iter()
+                    .filter(|p| self.add_ipv6_prefix(&eni, *p))
+                    .count();
+                self.assigned(now, &eni, new);
+            }
+            (
+                What::Release {
+                    eni,
+                    addresses,
+                    prefixes,
+                    ..
+                },
+                Outcome::Gone,
+            ) => {
                 self.backoffs.release = None;
-                self.departed(now.mono, &eni, &addresses);
+                self.departed(now.mono, &eni, &addresses, &prefixes);
             }
             (What::Delete { eni, .. }, Outcome::Gone) => self.forget(now, &eni),
-            (What::Describe { eni, unsure, .. }, Outcome::Described(Some(facts))) => {
-                self.answered(now, intent_id, eni, unsure, &facts);
+            (
+                What::Describe {
+                    eni,
+                    unsure,
+                    unsure_prefixes,
+                    ..
+                },
+                Outcome::Described(Some(facts)),
+            ) => {
+                self.answered(now, intent_id, eni, (unsure, unsure_prefixes), &facts);
             }
             (What::Describe { eni, .. }, Outcome::Described(None)) => self.forget(now, &eni),
             (what, _) => {
@@ -95,27 +112,53 @@ impl Pool {
         }
     }
 
-    /// EC2 said what an interface has.
-    fn answered(&mut self, now: Now, id: IntentId, eni: EniId, unsure: u32, facts: &InterfaceFacts) {
-        let known = |pool: &Self, at| {
-            pool.interfaces
-                .get(&eni)
-                .is_some_and(|i| i.addresses.contains_key(at))
+    /// EC2 gave an interface more, so many of it new to us.
+    fn assigned(&mut self, now: Now, eni: &EniId, new: usize) {
+        if let Some(interface) = self.interfaces.get_mut(eni) {
+            interface.block = None;
+            if new == 0 {
+                let message = format!("EC2 confirmed an assignment to {eni} without a new address");
+                let failure = Failure {
+                    class: FailureClass::LimitReached,
+                    message,
+                    retry_at: None,
+                };
+                interface.block = Some(Block::after(None, &failure, now.mono));
+                interface.verify_at = Some(now.mono);
+            }
+        }
+        self.written(now, eni);
+    }
+
+    /// EC2 said what an interface has. `unsure`: how many addresses and prefixes an assignment may have brought.
+    fn answered(&mut self, now: Now, id: IntentId, eni: EniId, unsure: (u32, u32), facts: &InterfaceFacts) {
+        let held = |pool: &Self| {
+            let interface = pool.interfaces.get(&eni);
+            interface.map_or((0, 0), |i| {
+                let listed = |at: &&Ipv4Addr| i.addresses.contains_key(at) && i.prefix_of(**at).is_none();
+                let addresses = facts.addresses.iter().filter(listed).count();
+                let prefixes = facts.prefixes.iter().filter(|p| i.prefixes.contains(p)).count();
+                (count(addresses), count(prefixes))
+            })
         };
-        let new: Vec<_> = facts.addresses.iter().filter(|at| !known(self, at)).collect();
+        let before = held(self);
         self.described(now, facts);
-        self.settle_leaving(now.mono, &eni, id, &facts.addresses);
-        let found = new.iter().filter(|at| known(self, at)).count();
-        let missing = unsure.saturating_sub(crate::plan::count(found));
-        if missing == 0 {
+        self.settle_leaving(now.mono, &eni, id, facts);
+        let after = held(self);
+        let missing = (
+            unsure.0.saturating_sub(after.0.saturating_sub(before.0)),
+            unsure.1.saturating_sub(after.1.saturating_sub(before.1)),
+        );
+        if missing == (0, 0) {
             return;
         }
-        if let Some(clear_at) = self.unclear_until(now, &eni, &facts.addresses) {
+        if let Some(clear_at) = self.unclear_until(now, facts) {
             // It lists what was given back a moment ago. A read that lags, or given to us again by the call in
             // question? Known for sure when nothing can lag any more; until then none are asked for.
             let what = What::Describe {
                 eni,
-                unsure: missing,
+                unsure: missing.0,
+                unsure_prefixes: missing.1,
                 doubt: true,
             };
             let intent = Intent {
@@ -142,9 +185,9 @@ impl Pool {
         self.interfaces.get(eni).map(|i| i.subnet.clone())
     }
 
-    fn gave(&mut self, eni: &EniId) {
+    fn gave(&mut self, eni: &EniId, kind: Kind) {
         if let Some(subnet) = self.subnet_of(eni) {
-            self.backoffs.gave(&subnet);
+            self.backoffs.gave(&subnet, kind);
         }
     }
 
@@ -156,7 +199,8 @@ impl Pool {
         self.changed_state();
         match what {
             What::Create(create) => self.create_failed(now, id, create, failure, out),
-            What::Assign { eni, count } => self.assign_failed(now, id, eni, count, failure),
+            What::Assign { eni, count, kind } => self.assign_failed(now, id, eni, count, kind, failure),
+            What::AssignIpv6 { eni } => self.assign_ipv6_failed(now, id, eni, failure),
             What::Release { eni, unsure, .. } => self.release_failed(now, id, eni, unsure, failure),
             What::Delete { eni, .. } | What::Describe { eni, .. } if failure.class == FailureClass::Gone => {
                 self.intents.remove(&id);
@@ -169,8 +213,16 @@ impl Pool {
                     return;
                 };
                 let hopeful = intent.hopeful();
-                if let (What::Describe { unsure, .. }, false) = (&mut intent.what, hopeful) {
-                    *unsure = 0;
+                if let (
+                    What::Describe {
+                        unsure,
+                        unsure_prefixes,
+                        ..
+                    },
+                    false,
+                ) = (&mut intent.what, hopeful)
+                {
+                    (*unsure, *unsure_prefixes) = (0, 0);
                 }
             }
         }
@@ -210,7 +262,7 @@ impl Pool {
             FailureClass::SubnetExhausted if !begun => {
                 self.intents.remove(&id);
                 self.backoffs
-                    .denied(&create.lies_in, create.addresses, failure, now.mono);
+                    .denied(&create.lies_in, create.kind(), create.count(), failure, now.mono);
             }
             FailureClass::LimitReached | FailureClass::DeviceTaken => {
                 self.intents.remove(&id);
@@ -218,14 +270,15 @@ impl Pool {
                 if failure.class == FailureClass::LimitReached {
                     self.block_creation(now, failure);
                 }
-                let before = self.refused_devices.get(&create.device);
+                let before = self.refused_device(create.card, create.device);
                 let block = Block::growing(before, failure, now.mono);
-                self.refused_devices.insert(create.device, block);
+                self.refuse_device(create.card, create.device, block);
                 if let Some(eni) = create.created().cloned() {
                     // It exists and cannot be attached: there is no room for it after all.
                     self.intend(
                         What::Delete {
                             eni,
+                            card: create.card,
                             device: Some(create.device),
                         },
                         now,
@@ -252,30 +305,62 @@ impl Pool {
         self.backoffs.create = Some(Block::after(self.backoffs.create.as_ref(), failure, now.mono));
     }
 
-    fn assign_failed(&mut self, now: Now, id: IntentId, eni: EniId, count: u32, failure: &Failure) {
+    fn assign_failed(
+        &mut self,
+        now: Now,
+        id: IntentId,
+        eni: EniId,
+        count: u32,
+        kind: Kind,
+        failure: &Failure,
+    ) {
         self.intents.remove(&id);
         let block = Block::after(self.backoffs.assign.as_ref(), failure, now.mono);
         match failure.class {
             FailureClass::Retry => {
-                self.ask_again(now, id, eni, count);
+                let unsure = match kind {
+                    Kind::Address => (count, 0),
+                    Kind::Prefix => (0, count),
+                };
+                self.ask_again(now, id, eni, unsure);
                 self.backoffs.assign = Some(block);
             }
             FailureClass::Throttled | FailureClass::Refused => self.backoffs.assign = Some(block),
             FailureClass::SubnetExhausted => {
                 if let Some(subnet) = self.subnet_of(&eni) {
-                    self.backoffs.denied(&subnet, count, failure, now.mono);
+                    self.backoffs.denied(&subnet, kind, count, failure, now.mono);
                 }
             }
-            // EC2 and we disagree on what is there: ask, and leave the interface alone meanwhile.
             FailureClass::LimitReached | FailureClass::DeviceTaken | FailureClass::Gone => {
-                if let Some(interface) = self.interfaces.get_mut(&eni) {
-                    let mut block = Block::after(interface.block.as_ref(), failure, now.mono);
-                    block.until = block.until.max(now.mono.plus(crate::backoff::LONG));
-                    interface.block = Some(block);
-                }
-                self.ask_again(now, id, eni, 0);
+                self.disagree(now, id, eni, failure);
             }
         }
+    }
+
+    fn assign_ipv6_failed(&mut self, now: Now, id: IntentId, eni: EniId, failure: &Failure) {
+        self.intents.remove(&id);
+        match failure.class {
+            FailureClass::LimitReached | FailureClass::DeviceTaken | FailureClass::Gone => {
+                self.disagree(now, id, eni, failure);
+            }
+            class => {
+                if class == FailureClass::Retry {
+                    self.ask_again(now, id, eni, (0, 0));
+                }
+                let block = Block::after(self.backoffs.assign.as_ref(), failure, now.mono);
+                self.backoffs.assign = Some(block);
+            }
+        }
+    }
+
+    /// EC2 and we disagree on what is there: ask, and leave the interface alone meanwhile.
+    fn disagree(&mut self, now: Now, id: IntentId, eni: EniId, failure: &Failure) {
+        if let Some(interface) = self.interfaces.get_mut(&eni) {
+            let mut block = Block::after(interface.block.as_ref(), failure, now.mono);
+            block.until = block.until.max(now.mono.plus(crate::backoff::LONG));
+            interface.block = Some(block);
+        }
+        self.ask_again(now, id, eni, (0, 0));
     }
 
     fn release_failed(&mut self, now: Now, id: IntentId, eni: EniId, unsure: bool, failure: &Failure) {
@@ -293,16 +378,17 @@ impl Pool {
                 a.state = State::Free { since: now.mono };
             }
         } else {
-            self.ask_again(now, id, eni, 0);
+            self.ask_again(now, id, eni, (0, 0));
         }
     }
 
     /// Turns an intent of unknown effect into a question to EC2, under the same name: addresses that were leaving by it
     /// are settled by the answer.
-    fn ask_again(&mut self, now: Now, id: IntentId, eni: EniId, unsure: u32) {
+    fn ask_again(&mut self, now: Now, id: IntentId, eni: EniId, unsure: (u32, u32)) {
         let what = What::Describe {
             eni,
-            unsure,
+            unsure: unsure.0,
+            unsure_prefixes: unsure.1,
             doubt: true,
         };
         let phase = Phase::Paused(now.mono);

@@ -1,95 +1,33 @@
 //! The plan: what should be asked of EC2 now, decided from the state and the time alone. Nothing is chosen later.
 
+mod drain;
 mod explain;
+mod goal;
 mod grow;
+mod places;
 mod shrink;
+mod tally;
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::arithmetic;
-use crate::event::FailureClass;
+use crate::backoff::Block;
+use crate::event::{Cards, FailureClass};
 use crate::ids::{CardIndex, DeviceIndex, EniId, SubnetId};
 use crate::intent::What;
-use crate::interface::State;
+use crate::owner::Wait;
 use crate::pool::Pool;
+use crate::targets::Mode;
 use crate::time::{Mono, Now};
 
 pub use explain::PlanReport;
-pub(crate) use grow::{Place, candidates, ceiling};
-
-/// Sums over the pool. The first four mean what the metrics of the AWS VPC CNI mean.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Tally {
-    /// Addresses for pods on managed interfaces.
-    pub total: u32,
-    /// Those with an owner.
-    pub assigned: u32,
-    /// `total - assigned`: those that cool down are among them.
-    pub available: u32,
-    /// Of the available, those in cool-down.
-    pub cooling: u32,
-    /// Of the available, those that can be handed out now.
-    pub free: u32,
-    /// Sandboxes that wait.
-    pub waiting: u32,
-    /// Addresses that calls under way, or to be repeated, will bring.
-    pub coming: u32,
-    /// Interfaces on the card, whoever looks after them.
-    pub interfaces: u32,
-    /// Interfaces in the making.
-    pub creating: u32,
-    /// Owners whose address is on no known interface; not in `assigned`.
-    pub orphans: u32,
-}
-
-impl Tally {
-    /// Of `pool` at `now`.
-    #[must_use]
-    pub fn of(pool: &Pool, now: Mono) -> Self {
-        let card = pool.limits.card().card;
-        let mut t = Self {
-            waiting: count(pool.waiting.len()),
-            ..Self::default()
-        };
-        let mut placed = 0_usize;
-        for interface in pool.interfaces.values() {
-            if interface.card == card {
-                t.interfaces += 1;
-            }
-            let serves = interface.serves(card);
-            for address in interface.addresses.values() {
-                placed += usize::from(address.state == State::Owned);
-                if serves && address.counts() {
-                    t.total += 1;
-                    t.assigned += u32::from(address.state == State::Owned);
-                    t.cooling += u32::from(address.cooling_until(now).is_some());
-                    t.free += u32::from(address.idle_since(now).is_some());
-                }
-            }
-        }
-        t.available = t.total.saturating_sub(t.assigned);
-        t.orphans = count(pool.by_address.len().saturating_sub(placed));
-        for intent in pool.intents.values() {
-            t.coming = t.coming.saturating_add(intent.brings());
-            t.creating += u32::from(matches!(intent.what, What::Create(_)));
-        }
-        t
-    }
-}
-
-/// What is missing, and what is too much.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Goal {
-    /// Missing for the targets, the waiting pods counted as if they had their address already.
-    pub warm_short: u32,
-    /// Missing for the waiting pods alone.
-    pub serve_short: u32,
-    /// Addresses that may go (IP targets), or an interface's worth (warm ENI target).
-    pub over: u32,
-}
+pub use goal::Goal;
+pub(crate) use grow::ceiling;
+pub(crate) use places::{Place, best_subnet, candidates, free_device, primary, slots};
+pub use tally::Tally;
 
 /// What to ask of EC2.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -100,10 +38,13 @@ pub enum Step {
         card: CardIndex,
         /// at this position,
         device: DeviceIndex,
-        /// in this subnet (the primary interface's),
+        /// in this subnet,
         subnet: SubnetId,
-        /// with this many addresses for pods.
+        /// with this many addresses for pods,
         addresses: u32,
+        /// or with this many prefixes.
+        #[serde(default)]
+        prefixes: u32,
     },
     /// More addresses.
     Assign {
@@ -112,12 +53,31 @@ pub enum Step {
         /// this many.
         count: u32,
     },
+    /// More prefixes.
+    AssignPrefixes {
+        /// On this interface,
+        eni: EniId,
+        /// this many.
+        count: u32,
+    },
+    /// A /80.
+    AssignIpv6Prefix {
+        /// On this interface.
+        eni: EniId,
+    },
     /// Fewer addresses.
     Release {
         /// On this interface,
         eni: EniId,
         /// these.
         addresses: Vec<Ipv4Addr>,
+    },
+    /// Fewer prefixes.
+    ReleasePrefixes {
+        /// On this interface,
+        eni: EniId,
+        /// these.
+        prefixes: Vec<Ipv4Net>,
     },
     /// One interface less.
     Delete {
@@ -148,6 +108,10 @@ pub enum Ceiling {
     NoPrimary,
     /// Provisioning is off.
     ProvisioningOff,
+    /// The node is cordoned.
+    Unschedulable,
+    /// No subnet may be used for a new interface, and those that are there are full.
+    NoSubnet,
     /// As many addresses as the node may have pods.
     MaxPods,
     /// `MAX_ENI` interfaces, all full.
@@ -173,9 +137,59 @@ pub struct Plan {
     pub kept: Vec<String>,
     /// When the plan will be another though nothing happens.
     pub wake: Option<Mono>,
+    /// Sums and goal of each card; those of the whole plan are over all of them.
+    #[serde(default)]
+    pub cards: Vec<CardPlan>,
+}
+
+/// One card's part of a plan.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CardPlan {
+    /// Which.
+    pub card: CardIndex,
+    /// What it was made from. A pod that waits for any card's address is counted on the cards that may have to bring it.
+    pub tally: Tally,
+    /// What it is made for.
+    pub goal: Goal,
+    /// What forbids to do more.
+    pub ceiling: Option<Ceiling>,
 }
 
 impl Plan {
+    pub(crate) fn of(tally: Tally) -> Self {
+        Self {
+            tally,
+            goal: Goal::default(),
+            steps: Vec::new(),
+            blocked: Vec::new(),
+            ceiling: None,
+            kept: Vec::new(),
+            wake: None,
+            cards: Vec::new(),
+        }
+    }
+
+    /// Takes a card's plan in.
+    fn add(&mut self, card: CardIndex, other: Self) {
+        let Self {
+            tally, goal, ceiling, ..
+        } = other;
+        // Those who wait are counted already, each once.
+        self.tally = self.tally.and(Tally { waiting: 0, ..tally });
+        self.goal = self.goal.and(goal);
+        self.steps.extend(other.steps);
+        self.blocked.extend(other.blocked);
+        self.ceiling = self.ceiling.or(ceiling);
+        self.kept.extend(other.kept);
+        other.wake.into_iter().for_each(|at| self.wake_at(at));
+        self.cards.push(CardPlan {
+            card,
+            tally,
+            goal,
+            ceiling,
+        });
+    }
+
     fn wake_at(&mut self, at: Mono) {
         self.wake = Some(self.wake.map_or(at, |w| w.min(at)));
     }
@@ -189,62 +203,65 @@ pub fn plan(pool: &Pool, now: Now) -> Plan {
 
 /// `explained`: also gather sentences, which cost time that an ADD should not spend.
 fn make(pool: &Pool, now: Mono, explained: bool) -> Plan {
-    let tally = Tally::of(pool, now);
-    let mut plan = Plan {
-        tally,
-        goal: goal(pool, &tally),
-        steps: Vec::new(),
-        blocked: Vec::new(),
-        ceiling: None,
-        kept: Vec::new(),
-        wake: None,
-    };
-    if !pool.listed {
-        plan.ceiling = Some(Ceiling::NotListed);
-    } else if !pool.targets.provisioning {
-        plan.ceiling = Some(Ceiling::ProvisioningOff);
-    } else if plan.goal.warm_short.max(plan.goal.serve_short) > 0 {
-        grow::grow(pool, now, &mut plan);
-    } else if tally.waiting == 0 && tally.coming == 0 {
-        shrink::shrink(pool, now, &mut plan, explained);
+    let every = |w: &&Wait| w.cards == Cards::Every;
+    let every = count(pool.waiting.values().filter(every).count());
+    // A pod that wants one address is to get it from the first card that can bring it.
+    let mut any = count(pool.waiting.len()).saturating_sub(every);
+    let mut whole = Plan::of(Tally::apart_from_cards(pool));
+    for card in pool.cards() {
+        let tally = Tally {
+            waiting: every.saturating_add(any),
+            ..Tally::of_card(pool, card, now)
+        };
+        let mut plan = Plan::of(tally);
+        plan.goal = match pool.targets.mode {
+            Mode::Ipv6 => Goal::serving(&tally),
+            _ => Goal::of(pool, card, &tally),
+        };
+        let left = make_card(pool, card, now, &mut plan, explained);
+        any = any.min(left);
+        whole.add(card, plan);
     }
-    plan
+    whole
 }
 
-fn goal(pool: &Pool, t: &Tally) -> Goal {
-    let per_eni = pool.limits.per_eni();
-    let (total, assigned) = (
-        t.total.saturating_add(t.coming),
-        t.assigned.saturating_add(t.waiting),
-    );
-    let (warm_short, over) = match pool.targets.ip_targets() {
-        Some((warm, minimum)) => (
-            arithmetic::ip_target_short(warm, minimum, total, assigned),
-            arithmetic::ip_target_over(warm, minimum, t.total, t.assigned),
-        ),
-        None => {
-            let target = pool.targets.warm_eni;
-            let over = arithmetic::warm_eni_over(target, per_eni, t.total, t.assigned);
-            let wanted = arithmetic::warm_eni_wanted(target, per_eni);
-            (
-                arithmetic::warm_short(wanted, total, assigned),
-                if over {
-                    t.available - wanted.min(t.available)
-                } else {
-                    0
-                },
-            )
+/// Plans for one card. Returns how many of those who wait it will not serve.
+fn make_card(pool: &Pool, card: CardIndex, now: Mono, plan: &mut Plan, explained: bool) -> u32 {
+    let t = plan.tally;
+    let mut left = plan.goal.serve_short;
+    if !pool.listed {
+        plan.ceiling = Some(Ceiling::NotListed);
+    } else if !pool.targets.provisions() {
+        plan.ceiling = Some(Ceiling::ProvisioningOff);
+    } else if pool.targets.unschedulable && plan.goal.is_short() {
+        plan.ceiling = Some(Ceiling::Unschedulable);
+    } else if pool.targets.mode == Mode::Ipv6 {
+        crate::ipv6::plan(pool, card, now, plan);
+    } else if plan.goal.is_short() {
+        left = left.min(grow::grow(pool, card, now, plan));
+        if plan.steps.is_empty() && plan.blocked.is_empty() && t.waiting == 0 && t.coming == 0 {
+            // It can grow no more: that is no reason to keep what does not count.
+            shrink::drain(pool, card, now, plan, explained);
         }
-    };
-    Goal {
-        warm_short,
-        serve_short: t.waiting.saturating_sub(t.coming).saturating_sub(t.free),
-        over,
+    } else if t.waiting == 0 && t.coming == 0 {
+        shrink::shrink(pool, card, now, plan, explained);
     }
+    left
 }
 
 pub(crate) fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// A step that has to wait.
+pub(crate) fn blocked_step(plan: &mut Plan, step: &Step, block: &Block) {
+    plan.wake_at(block.until);
+    plan.blocked.push(Blocked {
+        what: explain::sentence(step),
+        until: block.until,
+        class: block.class,
+        why: block.message.clone(),
+    });
 }
 
 /// Positions on the card that are taken, by interfaces and by those in the making.
@@ -256,7 +273,7 @@ pub(crate) fn devices(pool: &Pool, card: CardIndex) -> BTreeSet<DeviceIndex> {
         .map(|i| i.device);
     let coming = pool.intents.values().filter_map(|i| match &i.what {
         What::Create(c) if c.card == card => Some(c.device),
-        What::Delete { device, .. } => *device,
+        What::Delete { card: c, device, .. } if *c == card => *device,
         _ => None,
     });
     there.chain(coming).collect()

@@ -1,6 +1,6 @@
 //! Pods come and go: who asks, who gets which address, who gives it back.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::action::{Action, Answer, Refusal, RefusalCause};
@@ -9,9 +9,10 @@ use crate::graces::GRACE;
 use crate::ids::{EniId, PodKey, PodMeta};
 use crate::interface::{LastOwner, State};
 use crate::journal::{Limbo, Released};
-use crate::names::host_veth_suffix;
+use crate::names::host_veth_suffix_nth;
 use crate::owner::{Asker, Held, MIGRATED_NETWORK, Owner, Standing, Superseded, UNKNOWN_INTERFACE, Wait};
 use crate::pool::Pool;
+use crate::targets::Mode;
 use crate::time::{Mono, Now};
 
 /// How long a release can be undone: far longer than the write of a checkpoint takes.
@@ -156,9 +157,14 @@ impl Pool {
         if meta.name.is_empty() || !self.owners.values().any(Owner::is_rebuilt) {
             return Vec::new();
         }
-        let suffix = host_veth_suffix(&meta.namespace, &meta.name);
-        let is_it =
-            |(key, owner): &(&PodKey, &Owner)| owner.is_rebuilt() && key.container_id.ends_with(&suffix);
+        // A pod has a veth for each of its addresses, at most one a card.
+        let veths = 0..crate::plan::count(self.limits.cards.len());
+        let suffixes: Vec<String> = veths
+            .map(|n| host_veth_suffix_nth(&meta.namespace, &meta.name, n))
+            .collect();
+        let is_it = |(key, owner): &(&PodKey, &Owner)| {
+            owner.is_rebuilt() && suffixes.iter().any(|s| key.container_id.ends_with(s))
+        };
         self.owners
             .iter()
             .filter(is_it)
@@ -172,53 +178,53 @@ impl Pool {
             return;
         }
         self.serve_at = None;
-        while let Some(turn) = self.waiting.first_key_value().map(|(turn, _)| *turn) {
-            let Some((eni, address)) = self.pick(now.mono) else {
-                return;
-            };
-            let Some(wait) = self.waiting.remove(&turn) else {
-                return;
-            };
-            self.grant(now, wait, &eni, address, out);
-        }
-    }
-
-    /// The address to hand out next: on the first interface in order that has one, so that the last can come free; of
-    /// those the one that lay idle longest, so that what still remembers its last owner has time to forget.
-    fn pick(&self, now: Mono) -> Option<(EniId, Ipv4Addr)> {
-        let card = self.limits.card().card;
-        let mut best: Option<(&crate::interface::Interface, Mono, Ipv4Addr)> = None;
-        for interface in self.interfaces.values().filter(|i| i.serves(card)) {
-            if best.is_some_and(|(b, _, _)| b.order() < interface.order()) {
+        let mut turns: Vec<u64> = self.waiting.keys().copied().collect();
+        turns.reverse();
+        while let Some(turn) = turns.pop() {
+            let Some(cards) = self.waiting.get(&turn).map(|w| w.cards) else {
                 continue;
+            };
+            let picked = self.pick_for(cards, now.mono);
+            if picked.is_empty() {
+                match cards {
+                    Cards::Any => return, // There is no address at all.
+                    Cards::Every => continue,
+                }
             }
-            let idle = interface
-                .addresses
-                .iter()
-                .filter_map(|(at, a)| Some((a.idle_since(now)?, *at)));
-            let free = idle.filter(|(_, at)| !self.by_address.contains_key(&IpAddr::V4(*at)));
-            if let Some((since, at)) = free.min() {
-                best = Some((interface, since, at));
+            if let Some(wait) = self.waiting.remove(&turn) {
+                self.grant(now, wait, &picked, out);
             }
         }
-        best.map(|(interface, _, at)| (interface.id.clone(), at))
     }
 
-    fn grant(&mut self, now: Now, wait: Wait, eni: &EniId, address: Ipv4Addr, out: &mut Vec<Action>) {
-        let Some(interface) = self.interfaces.get_mut(eni) else {
-            return;
-        };
-        if let Some(a) = interface.addresses.get_mut(&address) {
-            a.state = State::Owned;
+    /// The addresses a pod would get, one of the first card that has one or one of each; none if it cannot have all.
+    fn pick_for(&self, cards: Cards, now: Mono) -> Vec<(EniId, IpAddr)> {
+        let mut picked = self.cards().map(|card| match self.targets.mode {
+            Mode::Ipv6 => self.pick_ipv6(card, now),
+            _ => self.pick(card, now),
+        });
+        match cards {
+            Cards::Any => picked.flatten().take(1).collect(),
+            Cards::Every => picked.by_ref().collect::<Option<Vec<_>>>().unwrap_or_default(),
         }
-        let held = Held {
-            address: IpAddr::V4(address),
-            eni: eni.clone(),
-            device: interface.device,
-            card: interface.card,
-            table: interface.table(),
-            allocated_ns: now.wall_ns,
-        };
+    }
+
+    fn grant(&mut self, now: Now, wait: Wait, picked: &[(EniId, IpAddr)], out: &mut Vec<Action>) {
+        let mut all_held = Vec::new();
+        for (eni, address) in picked {
+            let Some(interface) = self.interfaces.get_mut(eni) else {
+                continue;
+            };
+            interface.own(*address, now.mono);
+            all_held.push(Held {
+                address: *address,
+                eni: eni.clone(),
+                device: interface.device,
+                card: interface.card,
+                table: interface.table(),
+                allocated_ns: now.wall_ns,
+            });
+        }
         for earlier in self.rebuilt_of(&wait.meta) {
             if let Some(owner) = self.owners.get_mut(&earlier) {
                 let by = Superseded {
@@ -230,10 +236,13 @@ impl Pool {
             }
         }
         let mut meta = wait.meta;
-        meta.interfaces = meta.interfaces.max(1);
+        meta.interfaces = meta.interfaces.max(crate::plan::count(all_held.len()));
+        for held in &all_held {
+            self.by_address.insert(held.address, wait.key.clone());
+        }
         let owner = Owner {
             meta,
-            held: vec![held],
+            held: all_held,
             standing: Standing::Confirmed,
         };
         let leases = owner.leases(&wait.key);
@@ -244,9 +253,9 @@ impl Pool {
                 answer,
             });
         }
-        self.by_address.insert(IpAddr::V4(address), wait.key.clone());
+        self.churn.came(now.mono);
+        self.changed_owner(&wait.key);
         self.owners.insert(wait.key, owner);
-        self.changed_owners();
     }
 
     /// Takes an owner's addresses back into cool-down.
@@ -261,22 +270,23 @@ impl Pool {
                 allocated_ns: held.allocated_ns,
                 released_ns: now.wall_ns,
             };
-            let IpAddr::V4(v4) = held.address else {
+            let Some(interface) = self.interfaces.get_mut(&held.eni) else {
                 self.limbo.insert(held.address, Limbo { until, last });
                 continue;
             };
-            let interface = self.interfaces.get_mut(&held.eni);
-            if let Some(interface) = interface.filter(|i| i.addresses.contains_key(&v4)) {
-                if let Some(a) = interface.addresses.get_mut(&v4) {
-                    a.state = State::Cooling { until };
-                    a.last = Some(Box::new(last));
-                    if a.disputed {
-                        // Nobody gets it before EC2 says again whether it is ours.
-                        interface.verify_at = Some(now.mono);
-                    }
-                }
-            } else {
+            // Of a /80 only what is in use is written down.
+            interface
+                .ipv6
+                .retain(|_, a| a.state == State::Owned || a.rests_until(now.mono).is_some());
+            let Some(a) = interface.address_mut(held.address) else {
                 self.limbo.insert(held.address, Limbo { until, last });
+                continue;
+            };
+            a.state = State::Cooling { until };
+            a.last = Some(Box::new(last));
+            if a.disputed {
+                // Nobody gets it before EC2 says again whether it is ours.
+                interface.verify_at = Some(now.mono);
             }
         }
         self.limbo.retain(|_, l| l.until >= now.mono);
@@ -289,19 +299,8 @@ impl Pool {
         if owner.standing != Standing::Confirmed {
             self.refresh_grace();
         }
-        self.changed_owners();
+        self.changed_owner(key);
         self.changed_state();
         Some(owner)
-    }
-
-    /// The next end of a cool-down.
-    pub(crate) fn next_cool(&self, now: Mono) -> Option<Mono> {
-        let card = self.limits.card().card;
-        let serving = self.interfaces.values().filter(|i| i.serves(card));
-        serving
-            .flat_map(|i| i.addresses.values())
-            .filter(|a| !a.disputed)
-            .filter_map(|a| a.cooling_until(now))
-            .min()
     }
 }

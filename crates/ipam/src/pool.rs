@@ -1,6 +1,6 @@
 //! The pool's state: one value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -8,14 +8,19 @@ use serde::{Deserialize, Serialize};
 use crate::action::Action;
 use crate::backoff::{Backoffs, Block};
 use crate::checkpoint::{Allocation, Checkpoint};
+use crate::churn::Churn;
 use crate::event::{ActionId, InterfaceFacts};
-use crate::ids::{DeviceIndex, EniId, PodKey};
+use crate::ids::{CardIndex, DeviceIndex, EniId, PodKey, SubnetId};
 use crate::intent::{Intent, IntentId, Phase, What};
 use crate::interface::Interface;
 use crate::journal::{JOURNAL_VERSION, Journal, Limbo, Released};
-use crate::owner::{Owner, Wait};
+use crate::owner::{Held, Owner, Wait};
+use crate::subnets::Left;
 use crate::targets::{ConfigError, Identity, Limits, Targets};
 use crate::time::{Mono, Now};
+
+/// So many changes of owners are remembered one by one: more than a batch of calls brings.
+const CHANGES: usize = 256;
 
 /// The pool of one node. Events in, actions out; see the crate's documentation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -33,7 +38,12 @@ pub struct Pool {
     pub(crate) intents: BTreeMap<IntentId, Intent>,
     pub(crate) backoffs: Backoffs,
     /// Positions where EC2 would not attach an interface: something we do not know may be there.
-    pub(crate) refused_devices: BTreeMap<DeviceIndex, Block>,
+    pub(crate) refused_devices: BTreeMap<CardIndex, BTreeMap<DeviceIndex, Block>>,
+    /// What subnets have left, as far as somebody said.
+    #[serde(default)]
+    pub(crate) left: BTreeMap<SubnetId, Left>,
+    #[serde(default)]
+    pub(crate) churn: Churn,
     pub(crate) limbo: BTreeMap<IpAddr, Limbo>,
     /// The latest last.
     pub(crate) released: Vec<Released>,
@@ -50,6 +60,9 @@ pub struct Pool {
     pub(crate) grace: Option<Mono>,
     pub(crate) next_id: u64,
     pub(crate) checkpoint_generation: u64,
+    /// The owners that the last generations came or went by, the latest last.
+    #[serde(skip)]
+    changes: VecDeque<PodKey>,
     pub(crate) journal_generation: u64,
     /// When a tick is wanted, as of the last event.
     pub(crate) wake: Option<Mono>,
@@ -61,7 +74,7 @@ impl Pool {
     /// # Errors
     /// [`ConfigError`] if the limits do not describe a machine this pool can manage.
     pub fn new(identity: Identity, limits: Limits, targets: Targets) -> Result<Self, ConfigError> {
-        limits.check()?;
+        let limits = limits.checked()?;
         Ok(Self {
             identity,
             limits,
@@ -73,6 +86,8 @@ impl Pool {
             intents: BTreeMap::new(),
             backoffs: Backoffs::default(),
             refused_devices: BTreeMap::new(),
+            left: BTreeMap::new(),
+            churn: Churn::default(),
             limbo: BTreeMap::new(),
             released: Vec::new(),
             deleted: BTreeMap::new(),
@@ -83,6 +98,7 @@ impl Pool {
             grace: None,
             next_id: 1,
             checkpoint_generation: 0,
+            changes: VecDeque::new(),
             journal_generation: 0,
             wake: None,
         })
@@ -97,8 +113,19 @@ impl Pool {
     /// The owners, to be written before any reply of the same batch is sent.
     #[must_use]
     pub fn checkpoint(&self) -> Checkpoint {
+        self.checkpoint_where(|_| true)
+    }
+
+    /// The same of one network card: the original keeps a file for each (`ipam.json`, `ipam-nic-1.json`, …).
+    #[must_use]
+    pub fn checkpoint_of(&self, card: CardIndex) -> Checkpoint {
+        self.checkpoint_where(|held| held.card == card)
+    }
+
+    fn checkpoint_where(&self, wanted: impl Fn(&Held) -> bool) -> Checkpoint {
         let allocations = self.owners.iter().flat_map(|(key, owner)| {
-            owner.held.iter().map(|held| Allocation {
+            let held = owner.held.iter().filter(|h| wanted(h));
+            held.map(|held| Allocation {
                 key: key.clone(),
                 address: held.address,
                 allocated_ns: held.allocated_ns,
@@ -161,8 +188,26 @@ impl Pool {
         self.owners.iter().flat_map(|(key, owner)| owner.leases(key))
     }
 
+    /// One owner came or went.
+    pub(crate) fn changed_owner(&mut self, key: &PodKey) {
+        self.checkpoint_generation = self.checkpoint_generation.wrapping_add(1);
+        if self.changes.len() >= CHANGES {
+            self.changes.pop_front();
+        }
+        self.changes.push_back(key.clone());
+    }
+
+    /// Several owners came or went.
     pub(crate) fn changed_owners(&mut self) {
         self.checkpoint_generation = self.checkpoint_generation.wrapping_add(1);
+        self.changes.clear();
+    }
+
+    /// The owners that came or went since that generation; `None`: that is not remembered, any may have.
+    pub(crate) fn changed_since(&self, generation: u64) -> Option<impl Iterator<Item = &PodKey>> {
+        let steps = usize::try_from(self.checkpoint_generation.wrapping_sub(generation)).ok()?;
+        let from = self.changes.len().checked_sub(steps)?;
+        Some(self.changes.iter().skip(from))
     }
 
     pub(crate) fn changed_state(&mut self) {

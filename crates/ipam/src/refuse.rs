@@ -2,11 +2,14 @@
 
 use crate::action::{Action, Answer, Refusal, RefusalCause};
 use crate::backoff::Block;
-use crate::event::FailureClass;
-use crate::intent::What;
+use crate::event::{Cards, FailureClass};
+use crate::ids::CardIndex;
+use crate::intent::{Intent, What};
+use crate::kind::Kind;
 use crate::owner::{Asker, Wait};
 use crate::plan::{Ceiling, Place, Tally, candidates, ceiling};
 use crate::pool::Pool;
+use crate::targets::Mode;
 use crate::time::{Mono, Now};
 
 impl Pool {
@@ -43,18 +46,27 @@ impl Pool {
         if self.waiting.is_empty() {
             return false;
         }
-        let mut supply = self.supply(now.mono).into_iter().peekable();
-        let mut taken = 0_u32;
+        let mut supplies: Vec<Supply> = self.cards().map(|card| self.supply(card, now.mono)).collect();
         let mut hopeless = Vec::new();
         for (turn, wait) in &self.waiting {
-            while supply.next_if(|(_, brings)| taken >= *brings).is_some() {
-                taken = 0;
+            let in_time = |s: &Supply| s.next().filter(|at| *at < wait.deadline());
+            let served = match wait.cards {
+                Cards::Every => supplies.iter().all(|s| in_time(s).is_some()),
+                Cards::Any => supplies.iter().any(|s| in_time(s).is_some()),
+            };
+            if !served {
+                hopeless.push((*turn, no_use(self, wait, now.mono)));
+                continue;
             }
-            match supply.peek() {
-                Some((at, _)) if *at < wait.deadline() => {
-                    taken = taken.saturating_add(1);
+            match wait.cards {
+                Cards::Every => supplies.iter_mut().for_each(Supply::take),
+                Cards::Any => {
+                    let soonest = supplies.iter_mut().filter(|s| in_time(s).is_some());
+                    soonest
+                        .min_by_key(|s| s.next())
+                        .into_iter()
+                        .for_each(Supply::take);
                 }
-                _ => hopeless.push((*turn, no_use(self, wait, now.mono))),
             }
         }
         let any = !hopeless.is_empty();
@@ -78,61 +90,102 @@ impl Pool {
         any
     }
 
-    /// When how many addresses can become free for those who wait, if all goes well. Calls under way and to come count
-    /// as now: how long they take is not known.
-    fn supply(&self, now: Mono) -> Vec<(Mono, u32)> {
-        let tally = Tally::of(self, now);
+    /// When how many addresses of a card can become free for those who wait, if all goes well. Calls under way and to
+    /// come count as now: how long they take is not known.
+    fn supply(&self, card: CardIndex, now: Mono) -> Supply {
+        let tally = Tally::of_card(self, card, now);
         let mut supply: Vec<(Mono, u32)> = vec![(now, tally.free)];
-        if !self.listed || ceiling(self) == Ceiling::NoPrimary {
+        if self.targets.mode == Mode::Ipv6 {
+            supply.extend(crate::ipv6::supply(self, card, now));
+            return Supply::of(supply);
+        }
+        if !self.listed || ceiling(self, card) == Ceiling::NoPrimary {
             supply.push((now, u32::MAX)); // The agent is still finding out what there is.
         }
-        supply.extend(self.intents.values().map(|i| (i.ready_at(now), i.brings())));
-        let card = self.limits.card().card;
-        for interface in self.interfaces.values().filter(|i| i.serves(card)) {
+        let of_card = |i: &&Intent| self.card_of(i) == card;
+        let intents = || self.intents.values().filter(of_card);
+        supply.extend(intents().map(|i| (i.ready_at(now), i.brings())));
+        for interface in self.serving(card) {
             let usable = interface.addresses.values().filter(|a| !a.disputed);
             supply.extend(usable.filter_map(|a| Some((a.cooling_until(now)?, 1))));
         }
-        if self.targets.provisioning {
+        if self.targets.provisions() && !self.targets.unschedulable {
             let mut headroom = self
                 .targets
                 .max_pods
                 .saturating_sub(tally.total.saturating_add(tally.coming));
             // An interface in the making takes more once it is there.
-            for intent in self.intents.values() {
+            for intent in intents() {
                 if let What::Create(create) = &intent.what {
-                    let room = self
-                        .limits
-                        .per_eni()
-                        .saturating_sub(create.addresses)
-                        .min(headroom);
+                    let room = self.limits.per_eni().saturating_sub(create.count());
+                    let room = room.saturating_mul(create.kind().size()).min(headroom);
                     supply.push((intent.ready_at(now), room));
                     headroom = headroom.saturating_sub(room);
                 }
             }
-            for c in candidates(self, now) {
+            for c in candidates(self, card, now) {
                 if headroom == 0 {
                     break;
                 }
-                supply.push((c.blocked.map_or(now, |(until, _)| until), c.room));
-                headroom = headroom.saturating_sub(c.room);
+                supply.push((c.blocked.map_or(now, |(until, _)| until), c.brings()));
+                // Single addresses from where there is no prefix come on top.
+                if !c.is_dry() {
+                    headroom = headroom.saturating_sub(c.brings());
+                }
             }
         }
-        supply.retain(|(_, brings)| *brings > 0);
-        supply.sort_unstable();
-        supply
+        Supply::of(supply)
+    }
+
+    /// The card an intent is about.
+    pub(crate) fn card_of(&self, intent: &Intent) -> CardIndex {
+        match &intent.what {
+            What::Create(c) => c.card,
+            _ => {
+                let place = intent.eni().and_then(|eni| self.interfaces.get(eni));
+                place.map_or(self.first_card(), |i| i.card)
+            }
+        }
+    }
+}
+
+/// What can become free when, the soonest last.
+struct Supply(Vec<(Mono, u32)>);
+
+impl Supply {
+    fn of(mut all: Vec<(Mono, u32)>) -> Self {
+        all.retain(|(_, brings)| *brings > 0);
+        all.sort_unstable();
+        all.reverse();
+        Self(all)
+    }
+
+    /// When the next address can be free.
+    fn next(&self) -> Option<Mono> {
+        self.0.last().map(|(at, _)| *at)
+    }
+
+    /// It is spoken for.
+    fn take(&mut self) {
+        if let Some((_, left)) = self.0.last_mut() {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                self.0.pop();
+            }
+        }
     }
 }
 
 /// What a pod is told whom nothing can serve in time.
 fn no_use(pool: &Pool, wait: &Wait, now: Mono) -> Refusal {
     let refusal = why(pool, wait, now);
-    let coming = Tally::of(pool, now).coming;
+    let (card, tally) = lacking(pool, wait, now);
+    let coming = tally.coming;
     if refusal.cause != RefusalCause::StillWorking || coming == 0 {
         return refusal;
     }
     // It is not the calls under way that it lacks.
-    let tally = Tally::of(pool, now);
-    let (cause, reason) = full(pool, &tally);
+    let (cause, reason) = full(pool, card, &tally);
     let message = format!(
         "{} of {} addresses are assigned and the {coming} that are coming are for pods that waited before; {reason}",
         tally.assigned, tally.total
@@ -146,10 +199,15 @@ fn no_use(pool: &Pool, wait: &Wait, now: Mono) -> Refusal {
 
 /// What a pod that waits would be told now.
 pub(crate) fn why(pool: &Pool, wait: &Wait, now: Mono) -> Refusal {
-    let tally = Tally::of(pool, now);
-    let refusal = |cause, message, at: Option<Mono>| Refusal {
+    let (card, tally) = lacking(pool, wait, now);
+    let of_card = if wait.cards == Cards::Every && pool.cards().nth(1).is_some() {
+        format!("of network card {card}: ")
+    } else {
+        String::new()
+    };
+    let refusal = |cause, message: String, at: Option<Mono>| Refusal {
         cause,
-        message,
+        message: format!("{of_card}{message}"),
         retry_in: at.filter(|at| *at > now).map(|at| at.since(now)),
     };
     if !pool.listed {
@@ -169,7 +227,8 @@ pub(crate) fn why(pool: &Pool, wait: &Wait, now: Mono) -> Refusal {
     if let Some(intent) = pool
         .intents
         .values()
-        .filter(|i| i.brings() > 0)
+        .filter(|i| i.brings() > 0 || matches!(i.what, What::AssignIpv6 { .. }))
+        .filter(|i| wait.cards == Cards::Any || pool.card_of(i) == card)
         .min_by_key(|i| i.since)
     {
         let message = format!(
@@ -184,8 +243,9 @@ pub(crate) fn why(pool: &Pool, wait: &Wait, now: Mono) -> Refusal {
         let message = "the checkpoint could not be written a moment ago".to_owned();
         return refusal(RefusalCause::CheckpointFailed, message, pool.serve_at);
     }
-    let full = full(pool, &tally);
-    if let Some(at) = pool.next_cool(now) {
+    let full = full(pool, card, &tally);
+    let cool = pool.cards().filter_map(|card| pool.next_cool(card, now)).min();
+    if let Some(at) = cool.filter(|_| pool.targets.mode != Mode::Ipv6) {
         let message = format!(
             "{} of {} addresses are assigned and {} cool down, the first for {} more; {}",
             tally.assigned,
@@ -203,23 +263,51 @@ pub(crate) fn why(pool: &Pool, wait: &Wait, now: Mono) -> Refusal {
     refusal(full.0, message, None)
 }
 
+/// The card that keeps a pod waiting, with its sums: the first that has nothing for one that wants an address of each. For
+/// one that any card could serve, the sums are those of all.
+fn lacking(pool: &Pool, wait: &Wait, now: Mono) -> (CardIndex, Tally) {
+    if wait.cards == Cards::Every {
+        let mut cards = pool.cards().map(|card| (card, Tally::of_card(pool, card, now)));
+        if let Some(found) = cards.find(|(_, t)| t.free == 0) {
+            return found;
+        }
+    }
+    (pool.first_card(), Tally::of(pool, now))
+}
+
 /// Why the pool cannot grow, if EC2 is not the reason.
-fn full(pool: &Pool, tally: &Tally) -> (RefusalCause, String) {
+fn full(pool: &Pool, card: CardIndex, tally: &Tally) -> (RefusalCause, String) {
     let limit = pool.limits.max_interfaces(&pool.targets);
-    if !pool.targets.provisioning {
+    if !pool.targets.provisions() {
         return (
             RefusalCause::TargetReached,
             "provisioning is off, so none is added".to_owned(),
         );
     }
+    if pool.targets.unschedulable {
+        let message =
+            "the node is cordoned, so none is added (AWS_MANAGE_ENIS_NON_SCHEDULABLE would)".to_owned();
+        return (RefusalCause::TargetReached, message);
+    }
     if tally.total.saturating_add(tally.coming) >= pool.targets.max_pods {
         let message = format!("max-pods {} is reached, so none is added", pool.targets.max_pods);
         return (RefusalCause::TargetReached, message);
     }
-    match ceiling(pool) {
+    // Of several cards that could serve, the first stands for all.
+    match ceiling(pool, card) {
         Ceiling::NoPrimary => (
             RefusalCause::StillWorking,
             "the primary interface is not known yet, so none can be added".to_owned(),
+        ),
+        Ceiling::NoSubnet => (
+            RefusalCause::SubnetExhausted,
+            match &pool.targets.subnets.custom {
+                Some(custom) => format!(
+                    "custom networking {:?} names no subnet that may be used",
+                    custom.name
+                ),
+                None => "no subnet may be used for pods: all are excluded by their tags".to_owned(),
+            },
         ),
         Ceiling::MaxEni => (
             RefusalCause::TargetReached,
@@ -265,14 +353,23 @@ fn trouble<'a>(pool: &'a Pool, now: Mono) -> Option<Trouble<'a>> {
         };
         add(what.to_owned(), block, None);
     }
+    if pool.targets.mode == Mode::Ipv6 {
+        add(assigning.0.to_owned(), assigning.1, None);
+        add(creating.0.to_owned(), creating.1, None);
+    }
     let tally = Tally::of(pool, now);
-    if pool.targets.provisioning && tally.total.saturating_add(tally.coming) < pool.targets.max_pods {
-        for place in candidates(pool, now) {
-            let subnet = b.subnet(place.subnet);
+    let counts = pool.targets.mode != Mode::Ipv6 && !pool.targets.unschedulable;
+    if counts && pool.targets.provisions() && tally.total.saturating_add(tally.coming) < pool.targets.max_pods
+    {
+        for place in pool.cards().flat_map(|card| candidates(pool, card, now)) {
+            let subnet = b.subnet(place.subnet, place.kind);
             let full = subnet.and_then(|s| s.full.as_ref());
             // A pod that waits, or asks again, has it asked sooner.
             add(
-                format!("taking an address of {}", place.subnet),
+                match place.kind {
+                    Kind::Address => format!("taking an address of {}", place.subnet),
+                    Kind::Prefix => format!("taking a prefix of {}", place.subnet),
+                },
                 full,
                 subnet.and_then(|s| s.until(true)),
             );
@@ -282,9 +379,9 @@ fn trouble<'a>(pool: &'a Pool, now: Mono) -> Option<Trouble<'a>> {
                     let block = pool.interfaces.get(eni).and_then(|i| i.block.as_ref());
                     add(format!("adding addresses to {eni}"), block, None);
                 }
-                Place::New(_, device) => {
+                Place::New(card, device) => {
                     add(creating.0.to_owned(), creating.1, None);
-                    let block = pool.refused_devices.get(&device);
+                    let block = pool.refused_device(card, device);
                     add(format!("attaching an interface at device {device}"), block, None);
                 }
             }

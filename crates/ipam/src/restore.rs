@@ -3,17 +3,21 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use ipnet::Ipv4Net;
+
 use crate::action::Action;
 use crate::checkpoint::{Allocation, Checkpoint};
 use crate::graces::{GRACE, has_veth};
 use crate::ids::{CardIndex, DeviceIndex, EniId, PodKey, PodMeta};
 use crate::intent::{Intent, IntentId, Phase, What};
-use crate::interface::{Interface, State};
-use crate::journal::{JOURNAL_VERSION, Journal};
+use crate::interface::{Address, Interface, State};
+use crate::journal::{JOURNAL_VERSION, Journal, READABLE};
 use crate::kernel::KernelEvidence;
+use crate::kind::Kind;
 use crate::names::MAIN_TABLE;
 use crate::owner::{Held, MIGRATED_NETWORK, Owner, Standing, UNKNOWN_INTERFACE, rebuilt_key};
 use crate::pool::Pool;
+use crate::prefix;
 use crate::targets::{ConfigError, Identity, Limits, Targets};
 use crate::time::{Mono, Now};
 
@@ -135,6 +139,9 @@ impl Pool {
         let same_boot = journal.boot_id == self.identity.boot_id;
         self.next_id = journal.next_id.max(1);
         self.interfaces = journal.interfaces;
+        for interface in self.interfaces.values_mut() {
+            unfold(interface, now.mono);
+        }
         self.intents = journal.intents;
         self.limbo = journal.limbo;
         self.deleted = journal.deleted;
@@ -153,7 +160,8 @@ impl Pool {
             interface.verify_at = None;
             interface.block = None;
             interface.departed.clear();
-            for a in interface.addresses.values_mut() {
+            interface.departed_prefixes.clear();
+            for a in interface.kept_mut() {
                 match &mut a.state {
                     State::Cooling { until: u } => *u = until,
                     State::Free { since } => *since = now,
@@ -267,6 +275,7 @@ impl Pool {
                 }
             }
         }
+        self.settle_owned_ipv6(until);
         for (at, eni) in placed {
             let Some(interface) = self.interfaces.get(&eni) else {
                 continue;
@@ -292,6 +301,23 @@ impl Pool {
         self.limbo.retain(|at, _| !owned.contains_key(at));
     }
 
+    /// The same for addresses of a /80.
+    fn settle_owned_ipv6(&mut self, until: Mono) {
+        let mut prefixes = Vec::new();
+        for interface in self.interfaces.values_mut() {
+            for (at, a) in &mut interface.ipv6 {
+                if a.state == State::Owned && !self.by_address.contains_key(&IpAddr::V6(*at)) {
+                    a.state = State::Cooling { until };
+                }
+            }
+            let id = &interface.id;
+            prefixes.extend(interface.ipv6_prefixes.iter().map(|p| (id.clone(), *p)));
+        }
+        for (eni, prefix) in prefixes {
+            self.add_ipv6_prefix(&eni, prefix);
+        }
+    }
+
     /// Takes intents up again: creations with what they had achieved, releases and deletions as they were; what an
     /// assignment achieved has to be asked.
     fn settle_intents(&mut self, now: Now, notes: &mut Vec<RestoreNote>) {
@@ -301,17 +327,48 @@ impl Pool {
             let lived_on = |eni: &EniId| owners.values().any(|o| o.held.iter().any(|h| h.eni == *eni));
             match &mut intent.what {
                 What::Create(create) => create.unsure = true,
-                What::Assign { eni, count } => {
+                What::Assign { eni, count, kind } => {
+                    let (unsure, unsure_prefixes) = match kind {
+                        Kind::Address => (*count, 0),
+                        Kind::Prefix => (0, *count),
+                    };
                     intent.what = What::Describe {
                         eni: eni.clone(),
-                        unsure: *count,
+                        unsure,
+                        unsure_prefixes,
+                        doubt: true,
+                    };
+                }
+                What::AssignIpv6 { eni } => {
+                    intent.what = What::Describe {
+                        eni: eni.clone(),
+                        unsure: 0,
+                        unsure_prefixes: 0,
                         doubt: true,
                     };
                 }
                 What::Release {
                     eni,
+                    prefixes,
+                    unsure,
+                    ..
+                } if !prefixes.is_empty() => {
+                    // The rest of a prefix that a pod lives in is given to nobody before EC2 says what is there.
+                    let lived_in = |p: &Ipv4Net| {
+                        let mut all = interfaces.get(eni).into_iter().flat_map(|i| i.of_prefix(*p));
+                        all.any(|(_, a)| a.state == State::Owned)
+                    };
+                    if prefixes.iter().any(lived_in) || !interfaces.contains_key(eni) {
+                        dropped.push((*id, eni.clone()));
+                    } else {
+                        *unsure = true;
+                    }
+                }
+                What::Release {
+                    eni,
                     addresses,
                     unsure,
+                    ..
                 } => {
                     *unsure = true;
                     let leaves = |at: &std::net::Ipv4Addr| {
@@ -334,6 +391,7 @@ impl Pool {
             let what = What::Describe {
                 eni,
                 unsure: 0,
+                unsure_prefixes: 0,
                 doubt: true,
             };
             let phase = Phase::Paused(now.mono);
@@ -359,6 +417,18 @@ impl Pool {
     }
 }
 
+/// Agents before this one wrote a prefix down without its addresses.
+fn unfold(interface: &mut Interface, now: Mono) {
+    let prefixes: Vec<Ipv4Net> = interface.prefixes.iter().copied().collect();
+    for net in prefixes.into_iter().filter(|p| prefix::is_usable(*p)) {
+        // One that is there in part is a prefix that EC2 denies and a pod lives in.
+        if interface.of_prefix(net).next().is_none() {
+            let all = prefix::addresses(net).map(|at| (at, Address::free(now)));
+            interface.addresses.extend(all);
+        }
+    }
+}
+
 /// Makes an interface's states agree with the intents there are.
 fn settle_interface(
     interface: &mut Interface,
@@ -378,7 +448,7 @@ fn settle_interface(
 
 /// Why a journal is not used.
 fn refused(journal: &Journal, identity: &Identity, checkpoint: Option<&Checkpoint>) -> Option<String> {
-    if journal.version != JOURNAL_VERSION {
+    if !READABLE.contains(&journal.version) {
         return Some(format!(
             "it is of version {}, this agent writes {JOURNAL_VERSION}",
             journal.version

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::CardIndex;
+use crate::subnets::Subnets;
 
 /// How pods get their addresses. Only what this pool can do exists: see [`Mode::of`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -13,6 +14,12 @@ pub enum Mode {
     /// Each pod has a secondary IPv4 address of an interface.
     #[default]
     SecondaryIp,
+    /// `ENABLE_PREFIX_DELEGATION`: each pod has an address of a /28 prefix of an interface; of a secondary address where
+    /// the subnets have no free /28.
+    Prefixes,
+    /// `ENABLE_IPv6`: each pod has an address of a /80 prefix of the primary interface, on other cards of one interface
+    /// each. The targets have no meaning there.
+    Ipv6,
 }
 
 impl Mode {
@@ -23,14 +30,13 @@ impl Mode {
     pub fn of(prefix_delegation: bool, ipv6: bool) -> Result<Self, ConfigError> {
         match (prefix_delegation, ipv6) {
             (false, false) => Ok(Self::SecondaryIp),
-            (_, true) => Err(ConfigError::Mode {
-                mode: "IPv6",
-                variable: "ENABLE_IPv6",
+            (true, true) => Ok(Self::Ipv6),
+            // As in the original.
+            (false, true) => Err(ConfigError::Mode {
+                mode: "IPv6 without prefixes",
+                variable: "ENABLE_IPv6, or set ENABLE_PREFIX_DELEGATION",
             }),
-            (true, false) => Err(ConfigError::Mode {
-                mode: "prefix delegation",
-                variable: "ENABLE_PREFIX_DELEGATION",
-            }),
+            (true, false) => Ok(Self::Prefixes),
         }
     }
 }
@@ -49,13 +55,11 @@ pub enum ConfigError {
     /// The limits name no network card.
     #[error("the instance limits name no network card; without its limits no interface can be planned")]
     NoCard,
-    /// One pool manages one card.
-    #[error(
-        "the instance limits name {count} network cards to manage, but a pool manages one; pass the default card only"
-    )]
-    SeveralCards {
-        /// How many.
-        count: usize,
+    /// One card is named twice.
+    #[error("the instance limits name network card {card} twice; its interfaces would be counted twice")]
+    SameCard {
+        /// Which.
+        card: CardIndex,
     },
     /// Interfaces without room for a pod's address.
     #[error(
@@ -69,6 +73,7 @@ pub enum ConfigError {
 
 /// What the pool aims at. Names and meaning are those of the AWS VPC CNI's environment variables.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Targets {
     /// `WARM_ENI_TARGET`: this many interfaces' worth of free addresses; 0: grow when none is free. Without effect when
     /// `warm_ip` or `minimum_ip` is set.
@@ -77,7 +82,8 @@ pub struct Targets {
     pub warm_ip: Option<u32>,
     /// `MINIMUM_IP_TARGET`: at least this many addresses in all; `None` or 0: not set.
     pub minimum_ip: Option<u32>,
-    /// `WARM_PREFIX_TARGET`. Means something with prefixes only, as in the original.
+    /// `WARM_PREFIX_TARGET`: this many wholly free prefixes; `None` or 0: grow when no address is free. With prefixes only,
+    /// and without effect when `warm_ip` or `minimum_ip` is set.
     pub warm_prefix: Option<u32>,
     /// `MAX_ENI`: no more interfaces than this; counts only if at least 1 and below the instance's limit.
     pub max_eni: Option<u32>,
@@ -85,10 +91,24 @@ pub struct Targets {
     pub max_pods: u32,
     /// `IP_COOLDOWN_PERIOD`: an address a pod gave back is given to nobody for this long.
     pub cooldown: Duration,
+    /// The warm pool is sized by what comes, not by the targets above: as many free addresses as pods came in the busiest of
+    /// the last ten minutes, a sixteenth of max-pods at least, one where a subnet runs low.
+    pub auto: bool,
     /// How pods get their addresses.
     pub mode: Mode,
     /// False (`DISABLE_NETWORK_RESOURCE_PROVISIONING`, or the agent is stopping): the pool neither grows nor shrinks.
     pub provisioning: bool,
+    /// `ENABLE_IMDS_ONLY_MODE`: EC2 is not asked anything. Implies that provisioning is off. IMDS's word then counts as
+    /// EC2's does elsewhere: nothing of ours can be ahead of it.
+    pub imds_only: bool,
+    /// The node is cordoned and `AWS_MANAGE_ENIS_NON_SCHEDULABLE` is not set: no growth, and no interface is freed; single
+    /// addresses and prefixes are given back.
+    pub unschedulable: bool,
+    /// `ENABLE_POD_ENI` on a type that can have a trunk interface: one interface's place is kept free for it until it is
+    /// there.
+    pub reserve_trunk_slot: bool,
+    /// Which subnets pods' addresses may come from.
+    pub subnets: Subnets,
     /// How long an ADD may wait; the executor makes the deadline of `PodWants` from it.
     pub pod_wait: Duration,
 }
@@ -104,14 +124,25 @@ impl Default for Targets {
             max_eni: None,
             max_pods: 110,
             cooldown: Duration::from_secs(30),
+            auto: false,
             mode: Mode::SecondaryIp,
             provisioning: true,
+            imds_only: false,
+            unschedulable: false,
+            reserve_trunk_slot: false,
+            subnets: Subnets::default(),
             pod_wait: Duration::from_secs(60),
         }
     }
 }
 
 impl Targets {
+    /// Does the pool ask EC2 for more, or give back?
+    #[must_use]
+    pub fn provisions(&self) -> bool {
+        self.provisioning && !self.imds_only
+    }
+
     /// `WARM_IP_TARGET` and `MINIMUM_IP_TARGET` when either is set; the unset one counts 0.
     #[must_use]
     pub fn ip_targets(&self) -> Option<(u32, u32)> {
@@ -129,10 +160,21 @@ pub struct CardLimits {
     pub interfaces: u32,
 }
 
+impl CardLimits {
+    /// Interfaces it may have under `MAX_ENI`, which counts for each card.
+    pub(crate) fn under(&self, targets: &Targets) -> u32 {
+        match targets.max_eni {
+            Some(max) if max >= 1 => self.interfaces.min(max),
+            _ => self.interfaces,
+        }
+    }
+}
+
 /// What the instance type allows.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Limits {
-    /// The card this pool manages: exactly one. Interfaces on other cards are left alone.
+    /// The cards this pool manages: the primary interface's, and with `ENABLE_MULTI_NIC` the others. Interfaces on cards
+    /// that are not named are left alone.
     pub cards: Vec<CardLimits>,
     /// IPv4 addresses an interface holds, its own included; a /28 prefix takes the room of one.
     pub ipv4_per_interface: u32,
@@ -145,30 +187,33 @@ impl Limits {
         self.ipv4_per_interface.saturating_sub(1)
     }
 
-    /// The managed card.
+    /// The first card: the primary interface's.
     pub(crate) fn card(&self) -> CardLimits {
         self.cards.first().copied().unwrap_or_default()
     }
 
-    /// Interfaces the managed card may have under `targets`.
+    /// Interfaces the managed cards may have under `targets`.
     #[must_use]
     pub fn max_interfaces(&self, targets: &Targets) -> u32 {
-        let limit = self.card().interfaces;
-        match targets.max_eni {
-            Some(max) if max >= 1 => limit.min(max),
-            _ => limit,
-        }
+        self.cards.iter().map(|c| c.under(targets)).sum()
     }
 
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        match self.cards.len() {
-            0 => Err(ConfigError::NoCard),
-            1 if self.ipv4_per_interface < 2 => Err(ConfigError::NoRoom {
-                per_interface: self.ipv4_per_interface,
-            }),
-            1 => Ok(()),
-            count => Err(ConfigError::SeveralCards { count }),
+    /// The same limits, the cards in order.
+    pub(crate) fn checked(mut self) -> Result<Self, ConfigError> {
+        self.cards.sort_by_key(|c| c.card);
+        if self.cards.is_empty() {
+            return Err(ConfigError::NoCard);
         }
+        if self.ipv4_per_interface < 2 {
+            return Err(ConfigError::NoRoom {
+                per_interface: self.ipv4_per_interface,
+            });
+        }
+        let pairs = self.cards.iter().zip(self.cards.iter().skip(1));
+        if let Some((twice, _)) = pairs.into_iter().find(|(a, b)| a.card == b.card) {
+            return Err(ConfigError::SameCard { card: twice.card });
+        }
+        Ok(self)
     }
 }
 

@@ -1,6 +1,5 @@
 //! Undoing what could not be written down: a checkpoint that is not on disk did not happen.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::graces::GRACE;
@@ -24,9 +23,8 @@ impl Pool {
             };
             for held in owner.held {
                 self.by_address.remove(&held.address);
-                let IpAddr::V4(v4) = held.address else { continue };
                 let place = self.interfaces.get_mut(&held.eni);
-                if let Some(a) = place.and_then(|i| i.addresses.get_mut(&v4)) {
+                if let Some(a) = place.and_then(|i| i.address_mut(held.address)) {
                     a.state = State::Free { since: now.mono };
                 }
             }
@@ -58,10 +56,8 @@ impl Pool {
         for held in &owner.held {
             self.limbo.remove(&held.address);
             self.by_address.insert(held.address, key.clone());
-            let IpAddr::V4(v4) = held.address else { continue };
-            let place = self.interfaces.get_mut(&held.eni);
-            if let Some(a) = place.and_then(|i| i.addresses.get_mut(&v4)) {
-                a.state = State::Owned;
+            if let Some(interface) = self.interfaces.get_mut(&held.eni) {
+                interface.own(held.address, now.mono);
             }
         }
         // A grace that has just ended starts again, or it would end again in the same breath.

@@ -1,6 +1,6 @@
 //! The pool as people and programs look at it: for introspection, `vpcnet status` and metrics.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ pub struct PoolView {
     pub targets: Targets,
     /// What the machine allows.
     pub limits: Limits,
-    /// Interfaces the card may have under `limits` and `targets`.
+    /// Interfaces the cards may have under `limits` and `targets`.
     pub max_interfaces: u32,
     /// Sums.
     pub totals: Tally,
@@ -75,6 +75,22 @@ pub struct InterfaceView {
     pub prefixes: Vec<Ipv4Net>,
     /// Delegated IPv6 prefixes.
     pub ipv6_prefixes: Vec<Ipv6Net>,
+    /// Of these the addresses that pods have, or had lately.
+    #[serde(default)]
+    pub ipv6: Vec<Ipv6AddressView>,
+}
+
+/// An address of an IPv6 prefix.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ipv6AddressView {
+    /// The address.
+    pub address: Ipv6Addr,
+    /// What may be done with it.
+    pub state: AddressState,
+    /// Who has it, or had it last.
+    pub owner: Option<OwnerView>,
+    /// EC2 says the interface does not have its prefix.
+    pub disputed: bool,
 }
 
 /// An address.
@@ -82,6 +98,9 @@ pub struct InterfaceView {
 pub struct AddressView {
     /// The address.
     pub address: Ipv4Addr,
+    /// The prefix it is of, if it is of one.
+    #[serde(default)]
+    pub prefix: Option<Ipv4Net>,
     /// What may be done with it.
     pub state: AddressState,
     /// Who has it, or had it last.
@@ -222,38 +241,50 @@ impl Pool {
             addresses: i
                 .addresses
                 .iter()
-                .map(|(a, address)| self.address_view(*a, address, now))
+                .map(|(a, address)| self.address_view(*a, i.prefix_of(*a), address, now))
                 .collect(),
             prefixes: i.prefixes.iter().copied().collect(),
             ipv6_prefixes: i.ipv6_prefixes.iter().copied().collect(),
+            ipv6: i
+                .ipv6
+                .iter()
+                .map(|(at, address)| Ipv6AddressView {
+                    address: *at,
+                    state: state_of(address, now),
+                    owner: self.owner_of(IpAddr::V6(*at), address),
+                    disputed: address.disputed,
+                })
+                .collect(),
         }
     }
 
-    fn address_view(&self, at: Ipv4Addr, address: &Address, now: Mono) -> AddressView {
-        let state = match address.state {
-            State::Owned => AddressState::Assigned,
-            State::Leaving { .. } => AddressState::Releasing,
-            State::Cooling { until } if until > now => AddressState::Cooling {
-                for_ms: ms(until, now),
-            },
-            State::Cooling { .. } | State::Free { .. } => AddressState::Free,
-        };
-        let owner = if address.state == State::Owned {
-            self.owner_view(IpAddr::V4(at))
-        } else {
-            address.last.as_ref().map(|last| OwnerView {
-                key: last.key.clone(),
-                meta: last.meta.clone(),
-                assigned_ns: last.allocated_ns,
-                released_ns: last.released_ns,
-            })
-        };
+    fn address_view(
+        &self,
+        at: Ipv4Addr,
+        prefix: Option<Ipv4Net>,
+        address: &Address,
+        now: Mono,
+    ) -> AddressView {
         AddressView {
             address: at,
-            state,
-            owner,
+            prefix,
+            state: state_of(address, now),
+            owner: self.owner_of(IpAddr::V4(at), address),
             disputed: address.disputed,
         }
+    }
+
+    /// Who has an address, or had it last.
+    fn owner_of(&self, at: IpAddr, address: &Address) -> Option<OwnerView> {
+        if address.state == State::Owned {
+            return self.owner_view(at);
+        }
+        address.last.as_ref().map(|last| OwnerView {
+            key: last.key.clone(),
+            meta: last.meta.clone(),
+            assigned_ns: last.allocated_ns,
+            released_ns: last.released_ns,
+        })
     }
 
     fn owner_view(&self, address: IpAddr) -> Option<OwnerView> {
@@ -293,7 +324,8 @@ impl Pool {
         add("assigning addresses".into(), self.backoffs.assign.as_ref());
         add("releasing addresses".into(), self.backoffs.release.as_ref());
         for (subnet, block) in &self.backoffs.subnets {
-            add(format!("addresses of {subnet}"), block.full.as_ref());
+            add(format!("addresses of {subnet}"), block.addresses.full.as_ref());
+            add(format!("prefixes of {subnet}"), block.prefixes.full.as_ref());
         }
         for interface in self.interfaces.values() {
             add(
@@ -310,10 +342,7 @@ impl Pool {
         for (key, owner) in &self.owners {
             for held in &owner.held {
                 let place = self.interfaces.get(&held.eni);
-                let address = match held.address {
-                    IpAddr::V4(v4) => place.and_then(|i| i.addresses.get(&v4)),
-                    IpAddr::V6(_) => None,
-                };
+                let address = place.and_then(|i| i.address(held.address));
                 let message = match (place, address) {
                     (Some(i), Some(a)) if a.disputed => {
                         format!("EC2 says {} does not have it; the pod keeps it", i.id)
@@ -348,6 +377,17 @@ impl Pool {
             }
         }
         all
+    }
+}
+
+fn state_of(address: &Address, now: Mono) -> AddressState {
+    match address.state {
+        State::Owned => AddressState::Assigned,
+        State::Leaving { .. } => AddressState::Releasing,
+        State::Cooling { until } if until > now => AddressState::Cooling {
+            for_ms: ms(until, now),
+        },
+        State::Cooling { .. } | State::Free { .. } => AddressState::Free,
     }
 }
 

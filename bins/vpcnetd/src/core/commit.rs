@@ -66,7 +66,10 @@ impl Core {
     /// Adds what the call is to be made with. EC2 takes a repeat of a creation for the same one only if nothing in it
     /// differs, so what could differ by then is fixed, and journalled, before the first call.
     fn order(&mut self, action: Action) -> Order {
-        let Action::CreateInterface { client_token, .. } = &action else {
+        let Action::CreateInterface {
+            client_token, groups, ..
+        } = &action
+        else {
             return Order { action, intent: None };
         };
         let wall_ns = clock::now().wall_ns;
@@ -76,7 +79,11 @@ impl Core {
                 .retain(|_, i| wall_ns.saturating_sub(i.created_at_ns) < INTENT_LIFE_NS);
             let intent = Intent {
                 created_at_ns: wall_ns,
-                groups: self.facts.groups.clone(),
+                groups: if groups.is_empty() {
+                    self.facts.groups.clone()
+                } else {
+                    groups.clone()
+                },
                 tags: self.facts.tags.clone(),
                 unsure: false,
             };
@@ -98,9 +105,9 @@ impl Core {
         if generation == running.written_generation {
             return batch;
         }
-        let checkpoint = running.writer.json(&running.pool);
+        running.writer.write(&running.pool, &mut running.to_write);
         let start = Instant::now();
-        let result = self.files.checkpoint.write(&checkpoint);
+        let result = self.files.checkpoint.write(&running.to_write);
         self.metrics
             .checkpoint_seconds
             .observe(start.elapsed().as_secs_f64());
@@ -109,7 +116,7 @@ impl Core {
                 if self.checkpoint_error.take().is_some() {
                     tracing::info!("the checkpoint can be written again");
                 }
-                running.written = checkpoint;
+                std::mem::swap(&mut running.written, &mut running.to_write);
                 running.written_generation = generation;
                 return batch;
             }
@@ -117,7 +124,7 @@ impl Core {
         };
         tracing::error!(%error, "checkpoint not written: what it would have held is undone");
         self.metrics.error("writeCheckpointFailed");
-        let (before, after) = (owners(&running.written), owners(&checkpoint));
+        let (before, after) = (owners(&running.written), owners(&running.to_write));
         let keys: Vec<PodKey> = after.difference(&before).cloned().collect();
         let released: Vec<PodKey> = before.difference(&after).cloned().collect();
         let message = error.to_string();
@@ -133,7 +140,8 @@ impl Core {
         );
         undone.add(actions);
         // The pool is back at what the file holds; only if it is not (it could not undo all) is it written again.
-        if owners(&running.writer.json(&running.pool)) == before {
+        running.writer.write(&running.pool, &mut running.to_write);
+        if owners(&running.to_write) == before {
             running.written_generation = running.pool.checkpoint_generation();
         }
         let touched = |request: &RequestId| {
@@ -272,6 +280,7 @@ pub(super) fn action_id(action: &Action) -> Option<ActionId> {
         Action::CreateInterface { id, .. }
         | Action::AssignAddresses { id, .. }
         | Action::AssignPrefixes { id, .. }
+        | Action::AssignIpv6Prefix { id, .. }
         | Action::ReleaseAddresses { id, .. }
         | Action::ReleasePrefixes { id, .. }
         | Action::DeleteInterface { id, .. }

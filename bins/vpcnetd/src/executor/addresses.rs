@@ -30,6 +30,13 @@ pub(super) async fn assign_prefixes(cloud: &Cloud, eni: &EniId, count: u32) -> R
     })
 }
 
+pub(super) async fn assign_ipv6_prefix(cloud: &Cloud, eni: &EniId) -> Result<Outcome, Failure> {
+    let given = cloud.ec2.assign_ipv6_addresses(&eni.0, 0, 1).await?;
+    Ok(Outcome::AssignedIpv6 {
+        prefixes: given.prefixes,
+    })
+}
+
 pub(super) async fn release(
     cloud: &Cloud,
     eni: &EniId,

@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ceiling, Plan, Step, make};
+use super::{CardPlan, Ceiling, Plan, Step, make};
 use crate::arithmetic;
+use crate::kind::Kind;
 use crate::pool::Pool;
+use crate::targets::Mode;
 use crate::time::{Mono, Now};
 
 /// The next plan and how it came about.
@@ -23,8 +25,23 @@ impl Pool {
     #[must_use]
     pub fn explain(&self, now: Now) -> PlanReport {
         let plan = make(self, now.mono, true);
-        let mut lines = vec![self.have(&plan), self.want(&plan)];
-        lines.extend(self.reach(&plan));
+        let mut lines = Vec::new();
+        for card in &plan.cards {
+            let mut of_card = vec![self.have(card), self.want(card)];
+            of_card.extend(self.reach(card));
+            let name = if plan.cards.len() > 1 {
+                format!("card {}: ", card.card)
+            } else {
+                String::new()
+            };
+            lines.extend(of_card.into_iter().map(|line| format!("{name}{line}")));
+        }
+        if plan.tally.orphans > 0 {
+            lines.push(format!(
+                "{} more are held by pods on no interface that is known",
+                plan.tally.orphans
+            ));
+        }
         lines.extend(plan.blocked.iter().map(|b| {
             format!(
                 "{} must wait {} ms more: {}",
@@ -45,34 +62,55 @@ impl Pool {
         }
     }
 
-    fn have(&self, plan: &Plan) -> String {
+    fn have(&self, plan: &CardPlan) -> String {
         let t = plan.tally;
         let mut line = format!(
             "{} of {} interfaces; {} addresses in all − {} assigned = {} available ({} can be handed out now, {} cool down)",
             t.interfaces,
-            self.limits.max_interfaces(&self.targets),
+            self.max_interfaces(plan.card),
             t.total,
             t.assigned,
             t.available,
             t.free,
             t.cooling,
         );
+        if t.prefixes > 0 {
+            let (all, free) = (t.prefixes, t.free_prefixes);
+            line.push_str(&format!("; {all} prefixes, {free} of them without a pod"));
+        }
+        if t.draining > 0 {
+            let kind = match self.targets.mode.kind() {
+                Kind::Address => "are of prefixes",
+                Kind::Prefix => "are single",
+            };
+            line.push_str(&format!(
+                "; {} more {kind}: they serve until they are given back",
+                t.draining
+            ));
+        }
         if t.coming > 0 {
             line.push_str(&format!("; {} more are coming", t.coming));
         }
         if t.waiting > 0 {
             line.push_str(&format!("; {} pods wait", t.waiting));
         }
-        if t.orphans > 0 {
-            line.push_str(&format!(
-                "; {} more are held by pods on no interface that is known",
-                t.orphans
-            ));
-        }
         line
     }
 
-    fn want(&self, plan: &Plan) -> String {
+    fn want(&self, plan: &CardPlan) -> String {
+        if self.targets.mode == Mode::Ipv6 {
+            let (t, max) = (plan.tally, self.targets.max_pods);
+            let has = if t.total > t.assigned || t.total >= max {
+                "one /80 serves"
+            } else {
+                "a /80 is missing"
+            };
+            return format!(
+                "{has}; max-pods {max} − {} assigned = {} more pods; the warm targets have no meaning with IPv6",
+                t.assigned,
+                max.saturating_sub(t.assigned)
+            );
+        }
         let (t, per_eni) = (plan.tally, self.limits.per_eni());
         let demand = format!(
             "{} − {} assigned{} = {} free",
@@ -85,7 +123,21 @@ impl Pool {
             },
             i64::from(t.total) + i64::from(t.coming) - i64::from(t.assigned) - i64::from(t.waiting),
         );
-        let (wanted, floor) = match self.targets.ip_targets() {
+        let prefixes = self.targets.mode.kind() == Kind::Prefix;
+        let (wanted, floor) = match self.ip_targets(plan.card) {
+            Some((warm, _)) if self.targets.auto && self.is_first(plan.card) => {
+                let why = if self.is_tight() {
+                    "a subnet has less left than this node could use".to_owned()
+                } else {
+                    format!(
+                        "{} pods came in the busiest of the last ten minutes, at least max-pods {} ÷ 16 = {}",
+                        self.churn.peak(),
+                        self.targets.max_pods,
+                        self.auto_base()
+                    )
+                };
+                (format!("auto: {why}: {warm} wanted free"), String::new())
+            }
             Some((warm, minimum)) => (
                 format!("warm IP target {warm} = {warm} wanted free"),
                 format!(
@@ -94,24 +146,44 @@ impl Pool {
                 ),
             ),
             None => {
-                let target = self.targets.warm_eni;
-                let wanted = arithmetic::warm_eni_wanted(target, per_eni);
+                let (target, of, each, wanted) = if prefixes {
+                    let target = self.targets.warm_prefix.unwrap_or(0);
+                    let wanted = arithmetic::warm_prefix_wanted(target);
+                    (target, "prefix", arithmetic::PREFIX_SIZE, wanted)
+                } else {
+                    let target = self.targets.warm_eni;
+                    (
+                        target,
+                        "ENI",
+                        per_eni,
+                        arithmetic::warm_eni_wanted(target, per_eni),
+                    )
+                };
                 let zero = if target == 0 { " (at least one)" } else { "" };
                 (
-                    format!("warm ENI target {target} × {per_eni} addresses = {wanted} wanted free{zero}"),
+                    format!("warm {of} target {target} × {each} addresses = {wanted} wanted free{zero}"),
                     String::new(),
                 )
             }
         };
         let result = match (plan.goal.warm_short, plan.goal.over) {
             (0, 0) => "enough".to_owned(),
+            (0, over) if prefixes => format!(
+                "{over} more than wanted, {} prefixes may go",
+                plan.goal.prefixes_over
+            ),
             (0, over) => format!("{over} more than wanted"),
+            (short, _) if prefixes => format!(
+                "short by {short}, {} prefixes of {}",
+                plan.goal.prefixes_short,
+                arithmetic::PREFIX_SIZE
+            ),
             (short, _) => format!("short by {short}"),
         };
         format!("{wanted}; {demand}{floor} → {result}")
     }
 
-    fn reach(&self, plan: &Plan) -> Vec<String> {
+    fn reach(&self, plan: &CardPlan) -> Vec<String> {
         let mut lines = Vec::new();
         if plan.goal.serve_short > plan.goal.warm_short {
             lines.push(format!(
@@ -119,11 +191,15 @@ impl Pool {
                 plan.tally.waiting, plan.goal.serve_short
             ));
         }
-        let limit = self.limits.max_interfaces(&self.targets);
+        let limit = self.max_interfaces(plan.card);
         lines.extend(plan.ceiling.map(|c| match c {
             Ceiling::NotListed => "the interfaces are not known yet: nothing is planned before".to_owned(),
             Ceiling::NoPrimary => {
                 "the primary interface is not known yet: no new one can be placed".to_owned()
+            }
+            Ceiling::NoSubnet => "no subnet may be used for a new interface: not grown further".to_owned(),
+            Ceiling::Unschedulable => {
+                "the node is cordoned: not grown, no interface freed (AWS_MANAGE_ENIS_NON_SCHEDULABLE)".to_owned()
             }
             Ceiling::ProvisioningOff => "provisioning is off: neither grown nor shrunk".to_owned(),
             Ceiling::MaxPods => format!(
@@ -165,7 +241,7 @@ impl Pool {
     }
 }
 
-fn supply(plan: &Plan) -> String {
+fn supply(plan: &CardPlan) -> String {
     if plan.tally.coming > 0 {
         format!("{} total + {} coming", plan.tally.total, plan.tally.coming)
     } else {
@@ -173,19 +249,26 @@ fn supply(plan: &Plan) -> String {
     }
 }
 
-fn sentence(step: &Step) -> String {
+pub(super) fn sentence(step: &Step) -> String {
     match step {
         Step::Create {
             card,
             device,
             subnet,
             addresses,
+            prefixes,
         } => {
-            format!(
-                "create an interface at device {device} of card {card} in {subnet} with {addresses} addresses"
-            )
+            let with = if *prefixes > 0 {
+                format!("{prefixes} prefixes")
+            } else {
+                format!("{addresses} addresses")
+            };
+            format!("create an interface at device {device} of card {card} in {subnet} with {with}")
         }
+        Step::AssignIpv6Prefix { eni } => format!("assign a /80 to {eni}"),
         Step::Assign { eni, count } => format!("assign {count} addresses to {eni}"),
+        Step::AssignPrefixes { eni, count } => format!("assign {count} prefixes to {eni}"),
+        Step::ReleasePrefixes { eni, prefixes } => format!("give {} prefixes of {eni} back", prefixes.len()),
         Step::Release { eni, addresses } => format!("give {} addresses of {eni} back", addresses.len()),
         Step::Delete { eni } => format!("detach and delete {eni}: no pod needs it"),
     }

@@ -206,6 +206,7 @@ fn a_subnet_with_addresses_again_is_asked_at_once() {
     rig.tell(Event::SubnetFacts {
         subnet: SubnetId::from("subnet-1"),
         free_addresses: 3,
+        free_prefixes: None,
     });
     assert_eq!(rig.ordered(), ["assign eni-0 +1"]);
 }

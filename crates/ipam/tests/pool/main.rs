@@ -7,14 +7,22 @@
     clippy::indexing_slicing
 )] // tests
 
+mod auto;
+mod cards;
 mod checkpoint;
 mod cloud;
 mod evidence;
 mod failures;
+mod ipv6;
+mod old;
+mod prefixes;
 mod properties;
+mod provisioning;
 mod restore;
 mod rig;
 mod steady;
+mod subnets;
+mod vectors;
 mod views;
 mod waiting;
 mod world;

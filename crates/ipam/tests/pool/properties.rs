@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use vpcnet_ipam::{Event, FailureClass, Targets};
+use vpcnet_ipam::{CustomNetwork, Event, FailureClass, Mode, Subnets, Targets};
 
+use super::cloud::{Lay, Size, subnet};
 use super::rig::seconds;
 use super::world::{Crash, Fault, World};
 
@@ -43,12 +44,17 @@ enum Op {
     },
     Veths,
     Targets(Targets),
+    /// Somebody counted what the first subnet has left.
+    Counted,
 }
 
 fn targets() -> impl Strategy<Value = Targets> {
     let ip = prop_oneof![3 => Just(None), 2 => (0_u32..6).prop_map(Some)];
     let cooldown = prop_oneof![Just(0_u64), Just(1), Just(30), Just(100)];
     (
+        (prop::bool::weighted(0.1), prop::bool::weighted(0.1), subnets()),
+        prop_oneof![3 => Just(Mode::SecondaryIp), 3 => Just(Mode::Prefixes), 1 => Just(Mode::Ipv6)],
+        prop_oneof![Just(None), (0_u32..3).prop_map(Some)],
         0_u32..3,
         ip.clone(),
         ip,
@@ -57,16 +63,67 @@ fn targets() -> impl Strategy<Value = Targets> {
         cooldown,
     )
         .prop_map(
-            |(warm_eni, warm_ip, minimum_ip, max_eni, max_pods, cooldown)| Targets {
+            |(
+                (auto, unschedulable, subnets),
+                mode,
+                warm_prefix,
                 warm_eni,
                 warm_ip,
                 minimum_ip,
                 max_eni,
                 max_pods,
-                cooldown: seconds(cooldown),
-                ..Targets::default()
+                cooldown,
+            )| {
+                Targets {
+                    auto,
+                    unschedulable,
+                    subnets,
+                    mode,
+                    warm_prefix,
+                    warm_eni,
+                    warm_ip,
+                    minimum_ip,
+                    max_eni,
+                    max_pods,
+                    cooldown: seconds(cooldown),
+                    ..Targets::default()
+                }
             },
         )
+}
+
+fn size() -> impl Strategy<Value = Size> {
+    let cards = prop_oneof![
+        Just(Size::of(3, 4)),
+        Just(Size::of(3, 10)),
+        Just(Size::of(2, 6)),
+        Just(Size::of(4, 15))
+    ];
+    let more = prop_oneof![3 => Just(vec![]), 1 => prop::collection::vec(1_u32..3, 1..3)];
+    (cards, more).prop_map(|(mut size, more)| {
+        size.cards.extend(more);
+        size
+    })
+}
+
+/// Of three subnets.
+fn subnets() -> impl Strategy<Value = Subnets> {
+    let some = |most| prop::sample::subsequence(vec![subnet(0), subnet(1), subnet(2)], 0..most);
+    let custom = prop_oneof![
+        3 => Just(None),
+        1 => some(3).prop_map(|subnets| Some(CustomNetwork { name: "zone-a".into(), subnets, ..CustomNetwork::default() })),
+    ];
+    let found = (some(4), some(2), custom).prop_map(|(candidates, excluded, custom)| Subnets {
+        candidates,
+        excluded: excluded.into_iter().collect(),
+        custom,
+    });
+    prop_oneof![1 => Just(Subnets::default()), 1 => found]
+}
+
+fn lay() -> impl Strategy<Value = Lay> {
+    let free = prop_oneof![2 => Just(400_u32), 1 => 8_u32..60];
+    (free, prop::bool::weighted(0.3)).prop_map(|(free, fragmented)| Lay { free, fragmented })
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
@@ -113,6 +170,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0_u64..4_000).prop_map(|lag_ms| Op::Imds { lag_ms }),
         1 => Just(Op::Veths),
         1 => targets().prop_map(Op::Targets),
+        1 => Just(Op::Counted),
     ]
 }
 
@@ -161,6 +219,7 @@ fn live(world: &mut World, op: Op) {
         Op::Imds { lag_ms } => world.imds(lag_ms),
         Op::Veths => world.veths(),
         Op::Targets(targets) => world.tell(vec![Event::TargetsChanged(targets)]),
+        Op::Counted => world.count_subnets(),
     }
 }
 
@@ -183,12 +242,12 @@ proptest! {
 
     #[test]
     fn whatever_happens_the_laws_hold_and_the_pool_comes_to_rest(
-        size in prop_oneof![Just((3, 4)), Just((3, 10)), Just((2, 6)), Just((4, 15))],
-        subnet in prop_oneof![2 => Just(200_u32), 1 => 8_u32..40],
+        size in size(),
+        lays in prop::collection::vec(lay(), 3),
         targets in targets(),
         ops in prop::collection::vec(op(), 1..70),
     ) {
-        let mut world = World::new(size, subnet, targets);
+        let mut world = World::new(size, &lays, targets);
         for op in ops {
             live(&mut world, op);
         }
@@ -201,7 +260,7 @@ proptest! {
         warm_eni in 0_u32..3,
     ) {
         let targets = Targets { warm_eni, max_pods: 234, ..Targets::default() };
-        let mut world = World::new((8, 30), 2_000, targets);
+        let mut world = World::new(Size::of(8, 30), &[Lay { free: 2_000, fragmented: false }], targets);
         for pod in 0..burst {
             let event = world.add(pod, false, 60_000);
             world.tell(vec![event]);

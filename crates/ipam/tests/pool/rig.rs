@@ -3,10 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
 use vpcnet_ipam::{
     Action, ActionId, Answer, CardIndex, CardLimits, Cards, Checkpoint, DeviceIndex, EniId, Event, Evidence,
-    FailureClass, Identity, InterfaceFacts, InterfaceKind, Limits, Mono, Now, Outcome, PodKey, PodMeta, Pool,
-    Refusal, RequestId, Restored, Stage, SubnetId, Targets,
+    FailureClass, Identity, InterfaceFacts, InterfaceKind, Limits, Mode, Mono, Now, Outcome, PodKey, PodMeta,
+    Pool, Refusal, RequestId, Restored, Stage, SubnetId, Targets,
 };
 
 /// 3 interfaces with 9 addresses for pods each.
@@ -23,6 +24,7 @@ pub(crate) struct Rig {
     requests: u64,
     next_host: u32,
     next_eni: u32,
+    next_prefix: u32,
 }
 
 pub(crate) fn identity() -> Identity {
@@ -71,6 +73,7 @@ pub(crate) fn id_of(action: &Action) -> ActionId {
         Action::CreateInterface { id, .. }
         | Action::AssignAddresses { id, .. }
         | Action::AssignPrefixes { id, .. }
+        | Action::AssignIpv6Prefix { id, .. }
         | Action::ReleaseAddresses { id, .. }
         | Action::ReleasePrefixes { id, .. }
         | Action::DeleteInterface { id, .. }
@@ -94,6 +97,7 @@ impl Rig {
             requests: 0,
             next_host: 20,
             next_eni: 1,
+            next_prefix: 0,
         }
     }
 
@@ -135,6 +139,15 @@ impl Rig {
     pub(crate) fn fresh_address(&mut self) -> Ipv4Addr {
         self.next_host += 1;
         Ipv4Addr::from(0x0a00_0000 + self.next_host)
+    }
+
+    pub(crate) fn fresh_prefixes(&mut self, count: u32) -> Vec<Ipv4Net> {
+        let mut fresh = || {
+            self.next_prefix += 1;
+            let first = Ipv4Addr::from(0x0a00_8000 + 16 * self.next_prefix);
+            Ipv4Net::new(first, 28).unwrap()
+        };
+        (0..count).map(|_| fresh()).collect()
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -299,9 +312,20 @@ impl Rig {
     pub(crate) fn succeed(&mut self, action: &Action) {
         let outcome = match action {
             Action::CreateInterface {
-                device, addresses, ..
+                card,
+                device,
+                subnet,
+                addresses,
+                prefixes,
+                ..
             } => {
-                let facts = self.facts(device.0, *addresses);
+                let mut facts = self.facts(device.0, *addresses);
+                if card.0 > 0 {
+                    facts.card = *card;
+                    facts.primary_address = Ipv4Addr::from(0x0a00_4000 + 64 * card.0 + device.0);
+                }
+                facts.subnet = subnet.clone().unwrap_or(facts.subnet);
+                facts.prefixes = self.fresh_prefixes(*prefixes);
                 let n = self.next_eni;
                 self.next_eni += 1;
                 Outcome::InterfaceReady(InterfaceFacts {
@@ -316,7 +340,16 @@ impl Rig {
                     prefixes: Vec::new(),
                 }
             }
-            Action::ReleaseAddresses { .. } | Action::DeleteInterface { .. } => Outcome::Gone,
+            Action::AssignPrefixes { count, .. } => Outcome::Assigned {
+                addresses: Vec::new(),
+                prefixes: self.fresh_prefixes(*count),
+            },
+            Action::AssignIpv6Prefix { .. } => Outcome::AssignedIpv6 {
+                prefixes: vec!["fd00:1:2:3:4::/80".parse().unwrap()],
+            },
+            Action::ReleaseAddresses { .. }
+            | Action::ReleasePrefixes { .. }
+            | Action::DeleteInterface { .. } => Outcome::Gone,
             Action::Describe { eni, .. } => Outcome::Described(self.pool.interfaces().find(|i| i.id == *eni)),
             other => panic!("not ordered in this mode: {other:?}"),
         };
@@ -383,9 +416,17 @@ impl Rig {
 
 pub(crate) fn short(action: &Action) -> String {
     match action {
+        Action::CreateInterface { device, prefixes, .. } if *prefixes > 0 => {
+            format!("create {device} +{prefixes} prefixes")
+        }
         Action::CreateInterface {
             device, addresses, ..
         } => format!("create {device} +{addresses}"),
+        Action::AssignIpv6Prefix { eni, .. } => format!("assign {eni} /80"),
+        Action::AssignPrefixes { eni, count, .. } => format!("assign {eni} +{count} prefixes"),
+        Action::ReleasePrefixes { eni, prefixes, .. } => {
+            format!("release {eni} -{} prefixes", prefixes.len())
+        }
         Action::AssignAddresses { eni, count, .. } => format!("assign {eni} +{count}"),
         Action::ReleaseAddresses { eni, addresses, .. } => format!("release {eni} -{}", addresses.len()),
         Action::DeleteInterface { eni, .. } => format!("delete {eni}"),
@@ -398,6 +439,15 @@ pub(crate) fn ip_targets(warm: u32, minimum: u32) -> Targets {
     Targets {
         warm_ip: Some(warm),
         minimum_ip: Some(minimum),
+        ..Targets::default()
+    }
+}
+
+/// Prefix mode with a warm prefix target.
+pub(crate) fn prefixes(warm: u32) -> Targets {
+    Targets {
+        mode: Mode::Prefixes,
+        warm_prefix: Some(warm),
         ..Targets::default()
     }
 }

@@ -1,19 +1,19 @@
 //! A whole small world around the pool: an executor that writes files in the order the crate asks for, a cloud that
 //! may fail in every way, plugins that finish late or never, a kernel, crashes. It checks the laws as it goes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
 use vpcnet_ipam::{
     Action, Answer, Cards, Checkpoint, CheckpointWriter, Event, Evidence, FailureClass, InterfaceFacts, Mono,
-    Now, PodKey, PodMeta, Pool, RequestId, Targets,
+    Now, PodKey, PodMeta, Pool, RequestId, SubnetId, Targets, host_veth_suffix_nth,
 };
 
 mod calls;
 mod laws;
 
-use super::cloud::Cloud;
-use super::rig::{id_of, identity, key, limits, meta, short, veth};
+use super::cloud::{Cloud, Lay, Size};
+use super::rig::{id_of, identity, key, meta, short, veth};
 
 /// How one action goes.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +37,8 @@ struct Job {
 struct Live {
     key: PodKey,
     meta: PodMeta,
-    address: Ipv4Addr,
+    /// One for each card, if it was asked so.
+    addresses: Vec<IpAddr>,
     /// A newer sandbox of the pod was asked for: nothing runs in this one any more.
     dead: bool,
 }
@@ -60,14 +61,14 @@ pub(crate) struct World {
     pub(crate) faults: VecDeque<Fault>,
     pub(crate) failing_writes: u32,
     checkpoint_file: Vec<u8>,
-    /// Kept over crashes too, which no real one is: it may remember anything and must write what is.
-    writer: CheckpointWriter,
+    /// Of this life's pool.
+    pub(crate) writer: CheckpointWriter,
     checkpoint_generation: u64,
     journal_file: String,
     journal_generation: Option<u64>,
     /// Sandboxes that a DEL may come for, with what is asked of them.
     sandboxes: Vec<(PodKey, PodMeta)>,
-    asked: BTreeMap<RequestId, (PodKey, PodMeta)>,
+    asked: BTreeMap<RequestId, (PodKey, PodMeta, Cards)>,
     /// Plugins that have their answer and no veth yet.
     plugins: Vec<(u64, Live)>,
     /// By host veth.
@@ -77,15 +78,17 @@ pub(crate) struct World {
     requests: u64,
     containers: u64,
     pub(crate) journal_was_lost: bool,
-    size: (u32, u32),
+    size: Size,
+    /// Sandboxes that were given an address once.
+    granted: BTreeSet<PodKey>,
     log: Vec<String>,
 }
 
 impl World {
-    pub(crate) fn new(size: (u32, u32), subnet: u32, targets: Targets) -> Self {
+    pub(crate) fn new(size: Size, subnets: &[Lay], targets: Targets) -> Self {
         let mut world = Self {
-            pool: Pool::new(identity(), limits(size), targets).unwrap(),
-            cloud: Cloud::new(size.0, size.1, subnet),
+            pool: Pool::new(identity(), size.limits(), targets).unwrap(),
+            cloud: Cloud::new(&size, subnets),
             at: 1_000,
             jobs: Vec::new(),
             faults: VecDeque::new(),
@@ -104,6 +107,7 @@ impl World {
             containers: 0,
             journal_was_lost: false,
             size,
+            granted: BTreeSet::new(),
             log: Vec::new(),
         };
         world.imds(0);
@@ -142,9 +146,11 @@ impl World {
         if self.pool.checkpoint_generation() != self.checkpoint_generation {
             if self.failing_writes > 0 {
                 self.failing_writes -= 1;
+                // It is made all the same, and fails on its way to the disk.
+                self.writer.write(&self.pool, &mut Vec::new());
                 self.undo(&mut actions);
             } else {
-                self.checkpoint_file = self.writer.json(&self.pool);
+                self.writer.write(&self.pool, &mut self.checkpoint_file);
                 assert_eq!(
                     String::from_utf8_lossy(&self.checkpoint_file),
                     String::from_utf8_lossy(&self.pool.checkpoint().to_json()),
@@ -237,23 +243,32 @@ impl World {
 
     fn answered(&mut self, request: RequestId, answer: Answer) {
         self.note(format!("answer {request:?} {answer:?}"));
-        let Some((key, meta)) = self.asked.remove(&request) else {
+        let Some((key, meta, cards)) = self.asked.remove(&request) else {
             return;
         };
         match answer {
             Answer::Assigned(leases) => {
-                let IpAddr::V4(address) = leases[0].address else {
-                    panic!("no IPv4")
-                };
-                let other = |l: &Live| l.address == address && !l.dead && l.key != key;
-                let taken = self.kernel.values().any(other) || self.plugins.iter().any(|(_, l)| other(l));
-                if taken {
-                    self.wrong(&format!(
-                        "{address} is given to {key} while another pod lives with it"
-                    ));
+                let addresses: Vec<IpAddr> = leases.iter().map(|l| l.address).collect();
+                for address in &addresses {
+                    let other = |l: &Live| l.addresses.contains(address) && !l.dead && l.key != key;
+                    let taken = self.kernel.values().any(other) || self.plugins.iter().any(|(_, l)| other(l));
+                    if taken {
+                        self.wrong(&format!(
+                            "{address} is given to {key} while another pod lives with it"
+                        ));
+                    }
                 }
-                if self.cloud.owner_of(address) != Some(&leases[0].eni) {
-                    self.wrong(&format!("{address} is not on {}", leases[0].eni));
+                let first = self.granted.insert(key.clone());
+                for lease in &leases {
+                    if first && self.is_barred(&lease.eni) {
+                        self.wrong(&format!("{key} is put on {}, which is not for pods", lease.eni));
+                    }
+                    if self.cloud.owner_of(lease.address) != Some(&lease.eni) {
+                        self.wrong(&format!("{} is not on {}", lease.address, lease.eni));
+                    }
+                }
+                if first {
+                    self.check_cards(cards, &leases);
                 }
                 // How long a plugin takes is nobody's choice; some die on the way.
                 let due = self.at + 50 + (request.0 % 7) * 2_500;
@@ -263,19 +278,16 @@ impl World {
                     let live = Live {
                         key,
                         meta,
-                        address,
+                        addresses,
                         dead,
                     };
                     self.plugins.push((due, live));
                 }
             }
             Answer::Released(leases) => {
-                let held = self
-                    .kernel
-                    .get(&veth(&meta))
-                    .filter(|l| l.key == key && !l.dead)
-                    .map(|l| IpAddr::V4(l.address));
-                if held.is_some_and(|a| leases.iter().all(|l| l.address != a)) {
+                let lives = self.kernel.get(&veth(&meta)).filter(|l| l.key == key && !l.dead);
+                let mut held = lives.into_iter().flat_map(|l| &l.addresses);
+                if held.any(|a| leases.iter().all(|l| l.address != *a)) {
                     self.wrong("a DEL gave back another address than the pod's");
                 }
                 self.forget(&key, &meta);
@@ -307,16 +319,18 @@ impl World {
         }
     }
 
-    fn request(&mut self, key: &PodKey, meta: &PodMeta) -> RequestId {
+    fn request(&mut self, key: &PodKey, meta: &PodMeta, cards: Cards) -> RequestId {
         self.requests += 1;
         let request = RequestId(self.requests);
-        self.asked.insert(request, (key.clone(), meta.clone()));
+        self.asked.insert(request, (key.clone(), meta.clone(), cards));
         request
     }
 
     /// ADD for a new sandbox of pod `n`, or again for its latest one.
     pub(crate) fn add(&mut self, n: u64, again: bool, patience_ms: u64) -> Event {
         let meta = meta(n);
+        // Each third pod is a multi-NIC pod.
+        let cards = if n % 3 == 2 { Cards::Every } else { Cards::Any };
         let latest = self
             .sandboxes
             .iter()
@@ -339,20 +353,20 @@ impl World {
         for (_, live) in self.plugins.iter_mut().filter(|(_, l)| l.meta == meta) {
             live.dead = true;
         }
-        let request = self.request(&key, &meta);
+        let request = self.request(&key, &meta, cards);
         Event::PodWants {
             request,
             key,
             meta,
             deadline: Mono(self.at + patience_ms),
-            cards: Cards::Any,
+            cards,
         }
     }
 
     /// DEL for some sandbox.
     pub(crate) fn del(&mut self, n: usize) -> Option<Event> {
         let (key, meta) = self.sandboxes.get(n % self.sandboxes.len().max(1)).cloned()?;
-        let request = self.request(&key, &meta);
+        let request = self.request(&key, &meta, Cards::Any);
         Some(Event::PodGone { request, key, meta })
     }
 
@@ -395,8 +409,35 @@ impl World {
         }
     }
 
+    pub(crate) fn count_subnets(&mut self) {
+        let count = |n: usize| Some(u32::try_from(n).unwrap());
+        let facts = |(subnet, free): (&SubnetId, &BTreeSet<Ipv4Addr>)| Event::SubnetFacts {
+            subnet: subnet.clone(),
+            free_addresses: count(free.len()).unwrap(),
+            free_prefixes: count(self.cloud.whole(subnet).len()),
+        };
+        let events = self.cloud.free.iter().map(facts).collect();
+        self.tell(events);
+    }
+
+    /// Host veths and the address behind each: a pod has one for each of its addresses.
+    fn kernel_pods(&self) -> Vec<(String, IpAddr)> {
+        let all = self.kernel.values().flat_map(|live| {
+            let nth = |n: usize| {
+                let n = u32::try_from(n).unwrap();
+                let suffix = host_veth_suffix_nth(&live.meta.namespace, &live.meta.name, n);
+                format!("eni{suffix}")
+            };
+            live.addresses
+                .iter()
+                .enumerate()
+                .map(move |(n, at)| (nth(n), *at))
+        });
+        all.collect()
+    }
+
     pub(crate) fn veths(&mut self) {
-        let names = self.kernel.keys().cloned().collect();
+        let names = self.kernel_pods().into_iter().map(|(name, _)| name).collect();
         self.tell(vec![Event::VethSeen { names }]);
     }
 
@@ -432,7 +473,17 @@ impl World {
         } else if let Some(i) = self.jobs.iter().position(|j| j.due <= self.at) {
             let job = self.jobs.remove(i);
             let event = self.perform(&job);
+            let disagreed = matches!(
+                event,
+                Event::ActionFailed {
+                    class: FailureClass::LimitReached | FailureClass::DeviceTaken,
+                    ..
+                }
+            );
             self.tell(vec![event]);
+            if disagreed {
+                self.imds(0); // Something is there that the pool does not know: the executor looks.
+            }
         } else {
             self.tell(vec![Event::Tick]);
         }

@@ -1,11 +1,12 @@
 //! What becomes of calls: carried out in full, in part or not at all; and what is left when the agent dies.
 
 use vpcnet_ipam::{
-    Action, ActionId, Checkpoint, Event, FailureClass, HostRoute, Journal, KernelEvidence, Outcome, Pool,
-    Restored, Stage,
+    Action, ActionId, Checkpoint, CheckpointWriter, Event, FailureClass, HostRoute, Journal, KernelEvidence,
+    Outcome, Pool, Restored, Stage, SubnetId,
 };
 
-use super::super::rig::{id_of, identity, limits, veth};
+use super::super::cloud::subnet;
+use super::super::rig::{id_of, identity, veth};
 use super::{Crash, Fault, Job, World};
 
 impl World {
@@ -46,12 +47,16 @@ impl World {
         match action {
             Action::CreateInterface {
                 id,
+                card,
                 device,
+                subnet,
                 addresses,
+                prefixes,
                 client_token,
                 done,
                 ..
             } => {
+                let subnet = subnet.clone().unwrap_or_else(first_subnet);
                 let known = done.iter().find_map(|s| match s {
                     Stage::Created { eni } => Some(eni.clone()),
                     Stage::Attached { .. } => None,
@@ -59,7 +64,7 @@ impl World {
                 let eni = match known {
                     Some(eni) => eni,
                     None => {
-                        let eni = self.cloud.create(client_token, *addresses)?;
+                        let eni = self.cloud.create(client_token, &subnet, *addresses, *prefixes)?;
                         if calls == Some(1) {
                             return Err(FailureClass::Retry);
                         }
@@ -73,7 +78,7 @@ impl World {
                 if calls == Some(2) {
                     return Err(FailureClass::Retry);
                 }
-                self.cloud.attach(&eni, device.0)?;
+                self.cloud.attach(&eni, *card, device.0)?;
                 Ok(Outcome::InterfaceReady(
                     self.cloud.facts(&eni).ok_or(FailureClass::Gone)?,
                 ))
@@ -82,8 +87,19 @@ impl World {
                 addresses: self.cloud.assign(eni, *count)?,
                 prefixes: Vec::new(),
             }),
+            Action::AssignPrefixes { eni, count, .. } => Ok(Outcome::Assigned {
+                addresses: Vec::new(),
+                prefixes: self.cloud.assign_prefixes(eni, *count)?,
+            }),
+            Action::AssignIpv6Prefix { eni, .. } => Ok(Outcome::AssignedIpv6 {
+                prefixes: self.cloud.assign_ipv6(eni)?,
+            }),
             Action::ReleaseAddresses { eni, addresses, .. } => {
-                self.cloud.release(eni, addresses)?;
+                self.cloud.release(eni, addresses, &[])?;
+                Ok(Outcome::Gone)
+            }
+            Action::ReleasePrefixes { eni, prefixes, .. } => {
+                self.cloud.release(eni, &[], prefixes)?;
                 Ok(Outcome::Gone)
             }
             Action::DeleteInterface { eni, .. } => {
@@ -91,7 +107,7 @@ impl World {
                 Ok(Outcome::Gone)
             }
             Action::Describe { eni, .. } => Ok(Outcome::Described(self.cloud.facts(eni))),
-            other => panic!("not ordered in this mode: {other:?}"),
+            other => panic!("not an order to EC2: {other:?}"),
         }
     }
 
@@ -111,18 +127,25 @@ impl World {
                     let _ = match &job.action {
                         Action::CreateInterface {
                             client_token,
+                            subnet,
                             addresses,
+                            prefixes,
+                            card,
                             device,
                             done,
                             ..
                         } => {
+                            let subnet = subnet.clone().unwrap_or_else(first_subnet);
                             let known = done.iter().find_map(|s| match s {
                                 Stage::Created { eni } => Some(eni.clone()),
                                 Stage::Attached { .. } => None,
                             });
-                            let eni = known.map_or_else(|| self.cloud.create(client_token, *addresses), Ok);
+                            let eni = known.map_or_else(
+                                || self.cloud.create(client_token, &subnet, *addresses, *prefixes),
+                                Ok,
+                            );
                             if calls > 1 {
-                                eni.and_then(|eni| self.cloud.attach(&eni, device.0))
+                                eni.and_then(|eni| self.cloud.attach(&eni, *card, device.0))
                             } else {
                                 Ok(())
                             }
@@ -153,14 +176,13 @@ impl World {
         let checkpoint = (!how.lose_checkpoint).then(|| Checkpoint::parse(&self.checkpoint_file).unwrap());
         let journal: Option<Journal> =
             (!how.lose_journal).then(|| serde_json::from_str(&self.journal_file).unwrap());
-        let pods = self.kernel.iter().map(|(name, l)| HostRoute {
-            address: l.address.into(),
-            host_veth: name.clone(),
-        });
+        let pods = self.kernel_pods();
+        let veths = pods.iter().map(|(name, _)| name.clone()).collect();
+        let route = |(host_veth, address)| HostRoute { address, host_veth };
         let kernel = KernelEvidence {
-            pods: pods.collect(),
+            pods: pods.into_iter().map(route).collect(),
             from_rules: Vec::new(),
-            veths: self.kernel.keys().cloned().collect(),
+            veths,
         };
         let restored = Restored {
             checkpoint,
@@ -169,8 +191,9 @@ impl World {
         };
         let targets = self.pool.targets().clone();
         let (pool, _, actions) =
-            Pool::restore(identity(), limits(self.size), targets, restored, self.now()).unwrap();
+            Pool::restore(identity(), self.size.limits(), targets, restored, self.now()).unwrap();
         self.pool = pool;
+        self.writer = CheckpointWriter::default();
         self.checkpoint_generation = self.pool.checkpoint_generation().wrapping_sub(1);
         self.journal_generation = None;
         self.failing_writes = 0;
@@ -180,6 +203,10 @@ impl World {
             self.imds(0);
         }
     }
+}
+
+fn first_subnet() -> SubnetId {
+    subnet(0)
 }
 
 fn failed(id: ActionId, class: FailureClass) -> Event {

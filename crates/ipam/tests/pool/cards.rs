@@ -1,0 +1,307 @@
+//! Several network cards: a pool for each, with its own limits.
+
+use vpcnet_ipam::{
+    Action, Answer, CardIndex, CardLimits, Cards, DeviceIndex, EniId, Event, FailureClass, InterfaceFacts,
+    InterfaceKind, Lease, Limits, Mono, Pool, RefusalCause, RequestId, Targets, host_veth_suffix_nth,
+};
+
+use super::rig::{Rig, identity, ip_targets, key, meta, prefixes};
+
+/// Three interfaces on card 0, `others` on the further ones, five addresses for pods on each.
+fn limits(others: &[u32]) -> Limits {
+    let cards = [3].iter().chain(others).zip(0..);
+    Limits {
+        cards: cards
+            .map(|(interfaces, n)| CardLimits {
+                card: CardIndex(n),
+                interfaces: *interfaces,
+            })
+            .collect(),
+        ipv4_per_interface: 6,
+    }
+}
+
+fn fresh(others: &[u32], targets: Targets) -> Rig {
+    let mut rig = Rig::around(Pool::new(identity(), limits(others), targets).unwrap());
+    let facts = rig.facts(0, 0);
+    rig.seen(facts);
+    rig.listed(&["eni-0"]);
+    rig
+}
+
+fn add(rig: &mut Rig, n: u64, cards: Cards) -> RequestId {
+    let request = RequestId(1_000 + n);
+    let deadline = Mono(rig.at + 60_000);
+    rig.tell(Event::PodWants {
+        request,
+        key: key(n),
+        meta: meta(n),
+        deadline,
+        cards,
+    });
+    request
+}
+
+fn leases(rig: &Rig, request: RequestId) -> Vec<Lease> {
+    match rig.answer(request) {
+        Some(Answer::Assigned(leases)) => leases,
+        other => panic!("no address: {other:?}"),
+    }
+}
+
+/// (card, device, addresses) of the creations in hand.
+fn creations(rig: &Rig) -> Vec<(u32, u32, u32)> {
+    let create = |a: &Action| match a {
+        Action::CreateInterface {
+            card,
+            device,
+            addresses,
+            prefixes,
+            ..
+        } => Some((card.0, device.0, addresses + 16 * prefixes)),
+        _ => None,
+    };
+    rig.orders.iter().filter_map(create).collect()
+}
+
+/// Facts of an interface somebody else attached to card 1.
+fn on_card_1(rig: &mut Rig, kind: InterfaceKind, managed: bool) -> InterfaceFacts {
+    let facts = rig.facts(7, 0);
+    InterfaceFacts {
+        card: CardIndex(1),
+        device: DeviceIndex(0),
+        kind,
+        managed,
+        ..facts
+    }
+}
+
+#[test]
+fn the_first_card_follows_the_targets_and_each_other_one_holds_one_warm_address() {
+    let mut rig = fresh(&[2, 2], ip_targets(3, 0));
+    assert!(rig.ordered().contains(&"assign eni-0 +3".to_owned()));
+    assert_eq!(creations(&rig), [(1, 0, 1), (2, 0, 1)]);
+    rig.succeed_all();
+    rig.pass(600_000);
+    assert_eq!(
+        (rig.ordered(), rig.sums(), rig.pool.next_wake()),
+        (vec![], (5, 0, 3), None)
+    );
+}
+
+#[test]
+fn with_prefixes_the_one_warm_address_of_a_card_is_one_prefix_and_stays() {
+    let mut rig = fresh(&[2], prefixes(1));
+    rig.succeed_all();
+    rig.pass(600_000);
+    let t = rig.pool.view(rig.now()).totals;
+    assert_eq!(
+        (t.prefixes, t.total, rig.ordered()),
+        (2, 32, vec![]),
+        "one a card"
+    );
+}
+
+#[test]
+fn a_pod_of_every_card_gets_one_address_of_each_and_gives_all_back() {
+    let mut rig = fresh(&[2, 2], ip_targets(1, 0));
+    rig.succeed_all();
+    let request = add(&mut rig, 1, Cards::Every);
+    let leases = leases(&rig, request);
+    let of: Vec<(u32, u32)> = leases.iter().map(|l| (l.card.0, l.route_table)).collect();
+    assert_eq!(of, [(0, 254), (1, 10_100), (2, 10_200)]);
+    assert!(leases.iter().all(|l| l.meta.interfaces == 3));
+    rig.succeed_all();
+    let Answer::Released(back) = rig.del(1) else {
+        panic!("it was the owner")
+    };
+    assert_eq!(back.len(), 3);
+}
+
+#[test]
+fn a_pod_of_every_card_gets_nothing_before_each_has_an_address() {
+    let mut rig = fresh(&[2], ip_targets(1, 0));
+    let assign = rig.take_assign();
+    rig.succeed(&assign);
+    let every = add(&mut rig, 1, Cards::Every);
+    assert_eq!(
+        (rig.answer(every), rig.sums().1),
+        (None, 0),
+        "card 1 has none yet"
+    );
+    let any = add(&mut rig, 2, Cards::Any);
+    assert_eq!(leases(&rig, any).len(), 1, "who wants one is not held up");
+    rig.succeed_all();
+    assert_eq!(leases(&rig, every).len(), 2);
+}
+
+#[test]
+fn a_pod_of_any_card_spills_to_the_next_when_the_first_is_full() {
+    let mut rig = fresh(&[2], ip_targets(1, 0));
+    rig.succeed_all();
+    for n in 1..=15 {
+        let request = add(&mut rig, n, Cards::Any);
+        assert_eq!(leases(&rig, request)[0].card.0, 0);
+        rig.succeed_all();
+    }
+    for n in 16..=25 {
+        let request = add(&mut rig, n, Cards::Any);
+        rig.succeed_all();
+        assert_eq!(leases(&rig, request)[0].card.0, 1, "pod {n}");
+    }
+    let request = add(&mut rig, 26, Cards::Any);
+    assert_eq!(rig.refusal(request).cause, RefusalCause::InstanceFull);
+}
+
+#[test]
+fn a_pod_of_every_card_is_refused_at_once_when_one_card_is_full_and_told_which() {
+    let mut rig = fresh(&[1], ip_targets(1, 0));
+    rig.succeed_all();
+    for n in 1..=5 {
+        let request = add(&mut rig, n, Cards::Every);
+        rig.succeed_all();
+        assert_eq!(leases(&rig, request).len(), 2);
+    }
+    let request = add(&mut rig, 6, Cards::Every);
+    let refusal = rig.refusal(request);
+    assert_eq!(refusal.cause, RefusalCause::InstanceFull);
+    assert!(refusal.message.contains("network card 1"), "{}", refusal.message);
+    let request = add(&mut rig, 7, Cards::Any);
+    assert_eq!(leases(&rig, request).len(), 1);
+}
+
+#[test]
+fn max_eni_counts_for_each_card() {
+    let targets = Targets {
+        max_eni: Some(1),
+        ..ip_targets(9, 0)
+    };
+    let mut rig = fresh(&[2], targets);
+    assert_eq!(creations(&rig), [(1, 0, 1)]);
+    rig.succeed_all();
+    assert_eq!(rig.sums().2, 2);
+}
+
+#[test]
+fn interfaces_of_others_take_a_cards_places_and_give_nothing() {
+    let mut rig = Rig::around(Pool::new(identity(), limits(&[1]), ip_targets(1, 0)).unwrap());
+    let facts = rig.facts(0, 1);
+    rig.seen(facts);
+    let theirs = on_card_1(&mut rig, InterfaceKind::Interface, false);
+    rig.seen(theirs);
+    rig.listed(&["eni-0", "eni-7"]);
+    assert_eq!(creations(&rig), [], "the card is full");
+    let request = add(&mut rig, 1, Cards::Every);
+    assert_eq!(rig.refusal(request).cause, RefusalCause::InstanceFull);
+}
+
+#[test]
+fn a_card_with_an_address_less_efa_interface_is_left_alone_unless_another_is_managed() {
+    let mut rig = Rig::around(Pool::new(identity(), limits(&[2]), ip_targets(1, 0)).unwrap());
+    let facts = rig.facts(0, 1);
+    rig.seen(facts);
+    let efa = on_card_1(&mut rig, InterfaceKind::EfaOnly, true);
+    rig.seen(efa);
+    rig.listed(&["eni-0", "eni-7"]);
+    assert_eq!(creations(&rig), []);
+    let request = add(&mut rig, 1, Cards::Every);
+    assert_eq!(leases(&rig, request).len(), 1, "one card is managed");
+    rig.at += 100_000;
+    let other = rig.facts(8, 1);
+    rig.seen(InterfaceFacts {
+        card: CardIndex(1),
+        device: DeviceIndex(1),
+        ..other
+    });
+    let request = add(&mut rig, 2, Cards::Every);
+    rig.succeed_all();
+    assert_eq!(leases(&rig, request).len(), 2);
+}
+
+#[test]
+fn a_place_refused_on_one_card_is_not_refused_on_another() {
+    let mut rig = fresh(&[2], ip_targets(1, 0));
+    let create = rig.take_create();
+    rig.fail(
+        &create,
+        FailureClass::LimitReached,
+        "AttachmentLimitExceeded",
+        None,
+    );
+    rig.succeed_all();
+    rig.pass(60_000);
+    assert_eq!(creations(&rig), [(1, 1, 1)], "somebody may sit at 0");
+}
+
+#[test]
+fn the_checkpoint_of_a_card_holds_its_addresses_only() {
+    let mut rig = fresh(&[2], ip_targets(1, 0));
+    rig.succeed_all();
+    let request = add(&mut rig, 1, Cards::Every);
+    let leases = leases(&rig, request);
+    for lease in &leases {
+        let file = rig.pool.checkpoint_of(lease.card).to_json();
+        let read = vpcnet_ipam::Checkpoint::parse(&file).unwrap();
+        let of: Vec<_> = read.allocations.iter().map(|a| a.address).collect();
+        assert_eq!((of, read.ours), (vec![lease.address], true));
+    }
+    assert_eq!(rig.pool.checkpoint().allocations.len(), 2, "all of them");
+}
+
+#[test]
+fn a_rebuilt_pod_of_several_cards_is_found_by_all_its_veths() {
+    let mut rig = fresh(&[2], ip_targets(1, 0));
+    rig.succeed_all();
+    let request = add(&mut rig, 1, Cards::Every);
+    let leases = leases(&rig, request);
+    rig.succeed_all();
+    let pods: Vec<_> = leases
+        .iter()
+        .zip(0..)
+        .map(|(l, n)| vpcnet_ipam::HostRoute {
+            address: l.address,
+            host_veth: format!("eni{}", host_veth_suffix_nth("default", "web-1", n)),
+        })
+        .collect();
+    let (mut rig, notes) = rig.restart(|r| (r.checkpoint, r.kernel.pods) = (None, pods));
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    let Answer::Released(back) = rig.del(1) else {
+        panic!("found by its veths")
+    };
+    assert_eq!(back.len(), 2);
+}
+
+#[test]
+fn the_plan_is_explained_card_by_card() {
+    let rig = fresh(&[2], ip_targets(3, 0));
+    let report = rig.pool.explain(rig.now());
+    let of = |n: u32| {
+        report
+            .lines
+            .iter()
+            .filter(|l| l.starts_with(&format!("card {n}: ")))
+            .count()
+    };
+    assert!(of(0) >= 2 && of(1) >= 2, "{:#?}", report.lines);
+    assert_eq!(report.plan.cards.len(), 2);
+}
+
+#[test]
+fn a_trunks_place_is_kept_free_until_it_is_there() {
+    let targets = Targets {
+        reserve_trunk_slot: true,
+        ..ip_targets(20, 0)
+    };
+    let mut rig = fresh(&[], targets);
+    assert_eq!(rig.ordered(), ["assign eni-0 +5", "create 1 +5"], "not the third");
+    rig.succeed_all();
+    assert_eq!(rig.ordered(), [""; 0]);
+    rig.at += 100_000;
+    let trunk = rig.facts(2, 0);
+    rig.seen(InterfaceFacts {
+        id: EniId::from("eni-trunk"),
+        kind: InterfaceKind::Trunk,
+        ..trunk
+    });
+    assert_eq!((rig.ordered(), rig.sums().2), (vec![], 3), "and now it is taken");
+}
