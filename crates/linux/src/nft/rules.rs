@@ -1,7 +1,7 @@
 //! From the configuration to the objects of the table. Pure.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -13,6 +13,7 @@ use nftables::expr::{
 use nftables::schema::{Chain, NfListObject, Nftables, Rule, Set, SetFlag, SetType, SetTypeValue, Table};
 use nftables::stmt::{Mangle, Match, NAT, NATFlag, Operator, Statement};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
+use serde_json::Value;
 
 use super::{NftError, Randomize, SnatConfig, TABLE};
 
@@ -24,13 +25,14 @@ const SOURCE_NAT: &str = "source_nat";
 /// Refuses what would make a harmful table.
 pub(super) fn validate(config: &SnatConfig) -> Result<(), NftError> {
     let refuse = |reason| Err(NftError::Invalid { reason });
-    if config.mark == 0 {
+    if config.mark == 0 || config.earlier.marks.contains(&0) {
         return refuse("the mark is 0, so no packet could be told from another");
     }
     if config.vpc_cidrs.is_empty() && !config.external_snat {
         return refuse("no CIDR of the VPC is known, so traffic inside the VPC would be translated too");
     }
-    for name in [&config.veth_prefix, &config.primary_link] {
+    let names = [&config.veth_prefix, &config.primary_link];
+    for name in names.into_iter().chain(&config.earlier.prefixes) {
         let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '*' | '"' | '\\' | '/');
         if name.is_empty() || name.len() > 15 || name.contains(odd) {
             return refuse("the primary link's name or the prefix of pods' links is not one a link can have");
@@ -49,9 +51,15 @@ pub(super) fn table(config: &SnatConfig) -> Vec<NfListObject<'static>> {
             NfHook::Prerouting,
             -150,
         )),
-        NfListObject::Chain(base_chain(SET_MARK, NfChainType::Filter, NfHook::Prerouting, -90)),
-        NfListObject::Chain(base_chain(SOURCE_NAT, NfChainType::NAT, NfHook::Postrouting, 110)),
     ];
+    if config.translates() || config.earlier.translation {
+        objects.push(NfListObject::Chain(base_chain(
+            SOURCE_NAT,
+            NfChainType::NAT,
+            NfHook::Postrouting,
+            110,
+        )));
+    }
     if config.node_port {
         objects.push(rule(
             RESTORE_MARK,
@@ -64,35 +72,73 @@ pub(super) fn table(config: &SnatConfig) -> Vec<NfListObject<'static>> {
             ],
         ));
     }
-    objects.push(rule(
-        RESTORE_MARK,
-        [
-            from_pod(config),
-            is(bits(ct("mark"), config.mark), Expression::Number(config.mark)),
-            or_in(meta(MetaKey::Mark), config.mark),
-        ],
-    ));
-    let exempt = exempt(config);
-    let everything = exempt.first().is_some_and(|net| net.prefix_len() == 0);
-    if config.external_snat || everything {
-        return objects;
+    let marks: BTreeSet<u32> = std::iter::once(config.mark)
+        .chain(config.earlier.marks.iter().copied())
+        .collect();
+    let prefixes = prefixes(config);
+    for prefix in &prefixes {
+        for mark in &marks {
+            let carried = is(bits(ct("mark"), *mark), Expression::Number(*mark));
+            let statements = [from_pod(prefix), carried, or_in(meta(MetaKey::Mark), *mark)];
+            objects.push(rule(RESTORE_MARK, statements));
+        }
     }
-    objects.insert(1, NfListObject::Set(Box::new(exempt_set(&exempt))));
-    // First the connection, then the packet: nft 1.0.6 takes no single expression for both.
-    for mark in [ct("mark"), meta(MetaKey::Mark)] {
-        let new = compare(Operator::IN, ct("state"), text("new"));
-        let statements = [from_pod(config), new, original()]
-            .into_iter()
-            .chain(to_outside());
-        objects.push(rule(SET_MARK, statements.chain([or_in(mark, config.mark)])));
+    if config.translates() {
+        translation(&mut objects, config, &prefixes);
+    }
+    objects
+}
+
+/// What marks new connections to outside, and translates them.
+fn translation(objects: &mut Vec<NfListObject<'static>>, config: &SnatConfig, prefixes: &BTreeSet<&str>) {
+    let chain = base_chain(SET_MARK, NfChainType::Filter, NfHook::Prerouting, -90);
+    objects.push(NfListObject::Chain(chain));
+    objects.insert(1, NfListObject::Set(Box::new(exempt_set(&exempt(config)))));
+    // Only a connection's very first packet: one that nobody has answered yet stays "new", and may have begun when SNAT was off.
+    let known = compare(Operator::IN, ct("status"), text("confirmed"));
+    objects.push(rule(SET_MARK, [known, Statement::Return(None)]));
+    for prefix in prefixes {
+        // First the connection, then the packet: nft 1.0.6 takes no single expression for both.
+        for mark in [ct("mark"), meta(MetaKey::Mark)] {
+            let new = compare(Operator::IN, ct("state"), text("new"));
+            let statements = [from_pod(prefix), new, original()]
+                .into_iter()
+                .chain(to_outside());
+            objects.push(rule(SET_MARK, statements.chain([or_in(mark, config.mark)])));
+        }
     }
     let by_primary = is(meta(MetaKey::Oifname), text(&config.primary_link));
-    let statements = [by_primary].into_iter().chain(to_outside());
+    // What the node itself sends has the address already, and keeps its port.
+    let by_others = compare(
+        Operator::NEQ,
+        address("saddr"),
+        text(&config.primary_ip.to_string()),
+    );
+    let statements = [by_primary, by_others].into_iter().chain(to_outside());
     objects.push(rule(
         SOURCE_NAT,
         statements.chain([translate(config.primary_ip, config.randomize)]),
     ));
-    objects
+}
+
+/// Whether there is nothing outside.
+pub(super) fn exempts_everything(config: &SnatConfig) -> bool {
+    exempt(config).first().is_some_and(|net| net.prefix_len() == 0)
+}
+
+/// Whether a table as the kernel shows it has the chain that translates.
+pub(super) fn has_translation(shown: &Value) -> bool {
+    let objects = shown.as_array().into_iter().flatten();
+    let mut names = objects.filter_map(|object| object.pointer("/chain/name")?.as_str());
+    names.any(|name| name == SOURCE_NAT)
+}
+
+/// Of pods' host ends, of the present setting and of earlier ones.
+fn prefixes(config: &SnatConfig) -> BTreeSet<&str> {
+    let earlier = config.earlier.prefixes.iter().map(String::as_str);
+    std::iter::once(config.veth_prefix.as_str())
+        .chain(earlier)
+        .collect()
 }
 
 /// One transaction that puts the objects in the place of whatever the table holds.
@@ -225,18 +271,22 @@ fn original() -> Statement<'static> {
     is(ct("direction"), text("original"))
 }
 
-fn from_pod(config: &SnatConfig) -> Statement<'static> {
-    is(meta(MetaKey::Iifname), text(&format!("{}*", config.veth_prefix)))
+fn from_pod(prefix: &str) -> Statement<'static> {
+    is(meta(MetaKey::Iifname), text(&format!("{prefix}*")))
+}
+
+/// `saddr` or `daddr`.
+fn address(field: &'static str) -> Expression<'static> {
+    let field = PayloadField {
+        protocol: "ip".into(),
+        field: field.into(),
+    };
+    Expression::Named(NamedExpression::Payload(Payload::PayloadField(field)))
 }
 
 fn to_outside() -> [Statement<'static>; 2] {
-    let field = PayloadField {
-        protocol: "ip".into(),
-        field: "daddr".into(),
-    };
-    let destination = Expression::Named(NamedExpression::Payload(Payload::PayloadField(field)));
     [
-        compare(Operator::NEQ, destination, text(&format!("@{EXEMPT}"))),
+        compare(Operator::NEQ, address("daddr"), text(&format!("@{EXEMPT}"))),
         compare(Operator::NEQ, address_type([FibFlag::Daddr]), text("local")),
     ]
 }
@@ -266,6 +316,7 @@ fn translate(to: Ipv4Addr, randomize: Randomize) -> Statement<'static> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::earlier::Earlier;
     use proptest::prelude::*;
 
     fn config() -> SnatConfig {
@@ -279,7 +330,16 @@ mod tests {
             node_port: true,
             mark: 0x80,
             veth_prefix: "eni".into(),
+            earlier: Earlier::default(),
         }
+    }
+
+    fn chains_of(config: &SnatConfig) -> Vec<String> {
+        let name = |object: &NfListObject<'_>| match object {
+            NfListObject::Chain(chain) => Some(chain.name.to_string()),
+            _ => None,
+        };
+        table(config).iter().filter_map(name).collect()
     }
 
     fn rules_of(config: &SnatConfig, name: &str) -> usize {
@@ -327,20 +387,27 @@ mod tests {
     }
 
     #[test]
-    fn external_snat_marks_and_translates_nothing_new_but_keeps_the_old() {
+    fn without_snat_only_connections_are_followed_and_what_is_left_of_earlier_ones_is_kept() {
         let external = SnatConfig {
             external_snat: true,
             node_port: false,
             ..config()
         };
-        assert_eq!(rules_of(&external, SET_MARK), 0);
-        assert_eq!(rules_of(&external, SOURCE_NAT), 0);
+        assert_eq!(chains_of(&external), [RESTORE_MARK]);
         assert_eq!(rules_of(&external, RESTORE_MARK), 1);
-        let chains = table(&external)
-            .iter()
-            .filter(|o| matches!(o, NfListObject::Chain(_)))
-            .count();
-        assert_eq!(chains, 3, "the NAT chain keeps the kernel's hooks in place");
+        let kept = SnatConfig {
+            earlier: Earlier {
+                translation: true,
+                ..Earlier::default()
+            },
+            ..external
+        };
+        assert_eq!(
+            chains_of(&kept),
+            [RESTORE_MARK, SOURCE_NAT],
+            "the NAT chain keeps the kernel's hooks in place"
+        );
+        assert_eq!(rules_of(&kept, SOURCE_NAT), 0);
     }
 
     #[test]
@@ -349,7 +416,37 @@ mod tests {
             exclude: vec!["0.0.0.0/0".parse().unwrap()],
             ..config()
         };
-        assert_eq!(rules_of(&all, SOURCE_NAT), 0);
+        assert!(config().translates() && !all.translates());
+        assert_eq!(chains_of(&all), [RESTORE_MARK]);
+    }
+
+    #[test]
+    fn earlier_marks_are_restored_and_not_set_and_pods_of_earlier_prefixes_are_pods() {
+        let earlier = Earlier {
+            marks: [0x80, 0x100].into(),
+            prefixes: ["abc".to_owned()].into(),
+            translation: true,
+        };
+        let config = SnatConfig { earlier, ..config() };
+        // The NodePort's; two marks for two prefixes.
+        assert_eq!(rules_of(&config, RESTORE_MARK), 1 + 2 * 2);
+        // What is known already; connection and packet for two prefixes.
+        assert_eq!(rules_of(&config, SET_MARK), 1 + 2 * 2);
+        assert_eq!(rules_of(&config, SOURCE_NAT), 1);
+        let odd = |earlier| SnatConfig {
+            earlier,
+            ..config.clone()
+        };
+        let no_mark = Earlier {
+            marks: [0].into(),
+            ..Earlier::default()
+        };
+        let no_name = Earlier {
+            prefixes: ["a b".to_owned()].into(),
+            ..Earlier::default()
+        };
+        assert!(validate(&config).is_ok());
+        assert!(validate(&odd(no_mark)).is_err() && validate(&odd(no_name)).is_err());
     }
 
     proptest! {
