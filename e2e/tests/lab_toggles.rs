@@ -220,6 +220,12 @@ fn every_setting_is_changed_both_ways_under_connections_that_never_break_and_lea
     ];
     for (n, step) in STEPS.iter().enumerate() {
         restart(&lab, node, step);
+        if step.env == [SERVICES] {
+            in_node(&lab, "ip -4 rule delete to 192.0.2.7 priority 1535");
+            wait_for("a rule that somebody took is back", READY, || {
+                (step.in_force)(&Shown::of(&lab)).then_some(())
+            });
+        }
         let (stream, seen) = open(&lab, &pod, 7100 + n);
         let wanted = if step.seen == Seen::Node {
             &primary

@@ -89,13 +89,22 @@ impl Conntrack {
         Socket::of(netlink_sys::protocols::NETLINK_NETFILTER).map(Self)
     }
 
-    /// The connections the filter takes. One that comes or goes meanwhile may be among them or not.
+    /// How many of the connections that the filter takes are `wanted`. They are not gathered: a node may have hundreds of thousands.
+    /// One that comes or goes meanwhile may be among them or not.
     ///
     /// # Errors
     /// The dump failed; a kernel without `nf_conntrack_netlink` refuses it.
-    pub fn list(&mut self, filter: Filter) -> Result<Vec<Connection>, NetlinkError> {
-        let wanted = |body: &[u8]| read(body).filter(|c| filter.takes(c));
-        self.0.dump(GET, &Question(filter), "list connections", wanted)
+    pub fn count(
+        &mut self,
+        filter: Filter,
+        wanted: impl Fn(&Connection) -> bool,
+    ) -> Result<usize, NetlinkError> {
+        let one = |body: &[u8]| {
+            let connection = read(body)?;
+            (filter.takes(&connection) && wanted(&connection)).then_some(())
+        };
+        let all = self.0.dump(GET, &Question(filter), "list connections", one)?;
+        Ok(all.len())
     }
 }
 

@@ -88,14 +88,12 @@ pub fn look(earlier: &Earlier, present: &Present) -> Result<Needs, NetlinkError>
     if !earlier.marks.is_empty() || earlier.translation {
         let mut conntrack = Conntrack::open()?;
         for mark in &earlier.marks {
-            let marked = conntrack.list(Filter::Marked(*mark))?;
-            let needing = marked.iter().filter(|c| needs_mark(c, present, &pods));
-            needs.marks.insert(*mark, needing.count());
+            let needing = conntrack.count(Filter::Marked(*mark), |c| needs_mark(c, present, &pods))?;
+            needs.marks.insert(*mark, needing);
         }
         if earlier.translation {
-            let translated = conntrack.list(Filter::SourceTranslated)?;
-            let needing = translated.iter().filter(|c| needs_translation(c, present, &pods));
-            needs.translation = needing.count();
+            needs.translation =
+                conntrack.count(Filter::SourceTranslated, |c| needs_translation(c, present, &pods))?;
         }
     }
     if !earlier.prefixes.is_empty() {

@@ -80,11 +80,8 @@ fn connections_of_an_earlier_mark_go_on_while_it_is_kept_and_are_counted() {
         };
         wait_until_needed(&earlier, &present, &needs(1));
         let marked = |mark| {
-            Conntrack::open()
-                .unwrap()
-                .list(Filter::Marked(mark))
-                .unwrap()
-                .len()
+            let mut conntrack = Conntrack::open().unwrap();
+            conntrack.count(Filter::Marked(mark), |_| true).unwrap()
         };
         assert_eq!((marked(0x80), marked(0x100), marked(0x180)), (1, 1, 0));
         drop(old);
