@@ -68,6 +68,9 @@ fn page(status: &Value, pool: Option<&PoolView>) -> String {
             "! contested: somebody keeps changing {place}, so it is put right ever more seldom; the agent's log names him"
         );
     }
+    for kept in texts(status, "/agent/kept") {
+        let _ = writeln!(out, "kept of earlier settings: {kept}");
+    }
     let notes: Vec<&str> = texts(status, "/agent/notes").collect();
     for note in notes.iter().take(NOTES) {
         let _ = writeln!(out, "! {note}");

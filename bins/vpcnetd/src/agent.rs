@@ -15,6 +15,7 @@ use crate::host::Host;
 use crate::http;
 use crate::introspect::{self, Pages};
 use crate::keeper::Keeper;
+use crate::leftovers::{self, Leftovers};
 use crate::metrics::Metrics;
 use crate::observer::Calls;
 use crate::published::{Published, Publisher};
@@ -78,12 +79,15 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         policy_mode: config.kubernetes.policy_mode.clone(),
         ..Published::default()
     });
+    let leftovers = Arc::new(Leftovers::new(config.host.clone()));
     let around = Surroundings {
         core: handle.clone(),
         imds,
-        host: Host::new(config.host.clone(), Arc::clone(&metrics)),
+        host: Host::new(config.host.clone(), Arc::clone(&leftovers), Arc::clone(&metrics)),
+        leftovers: Arc::clone(&leftovers),
         snat: Arc::new(Snat::new(
             config.host.clone(),
+            leftovers,
             publisher.clone(),
             Arc::clone(&metrics),
         )),
@@ -177,7 +181,11 @@ impl Life {
         for note in &found.notes {
             tracing::error!(%note, "state");
         }
-        let kernel = startup::kernel_evidence(&self.around.config.host.veth_prefix).unwrap_or_else(|error| {
+        // Before anything is brought to its wanted state, which is without what is not known of.
+        if let Err(error) = self.around.leftovers.read() {
+            tracing::error!(%error, "what connections of earlier settings need is not known, and may be taken from them");
+        }
+        let kernel = startup::kernel_evidence(&self.around.leftovers.prefixes()).unwrap_or_else(|error| {
             tracing::error!(%error, "the kernel does not show its pods");
             found.notes.push(format!(
                 "the kernel does not show its pods, so all of the checkpoint's count as alive: {error}"
@@ -246,9 +254,15 @@ impl Life {
             core: around.core.clone(),
             metrics: Arc::clone(&around.metrics),
             publisher: around.publisher.clone(),
-            veth_prefix: around.config.host.veth_prefix.clone(),
+            leftovers: Arc::clone(&around.leftovers),
         };
         tokio::spawn(keeper.run());
+        tokio::spawn(Arc::clone(&around.leftovers).run(leftovers::Around {
+            host: around.host.clone(),
+            snat: Arc::clone(&around.snat),
+            publisher: around.publisher.clone(),
+            metrics: Arc::clone(&around.metrics),
+        }));
         let refresh = Refresh {
             imds: around.imds.clone(),
             ec2,

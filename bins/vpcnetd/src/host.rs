@@ -19,6 +19,7 @@ use vpcnet_linux::{Mac, host};
 
 use crate::config::HostSettings;
 use crate::executor::gateway;
+use crate::leftovers::{Leftovers, present_mark};
 use crate::logging::lock;
 use crate::metrics::Metrics;
 
@@ -65,6 +66,7 @@ pub struct Host {
 
 struct Inner {
     settings: HostSettings,
+    leftovers: Arc<Leftovers>,
     metrics: Arc<Metrics>,
     wanted: Mutex<Wanted>,
     /// Held while changes are made.
@@ -83,9 +85,10 @@ struct Wanted {
 impl Host {
     /// Nothing is wanted yet.
     #[must_use]
-    pub fn new(settings: HostSettings, metrics: Arc<Metrics>) -> Self {
+    pub fn new(settings: HostSettings, leftovers: Arc<Leftovers>, metrics: Arc<Metrics>) -> Self {
         let inner = Inner {
             settings,
+            leftovers,
             metrics,
             wanted: Mutex::default(),
             turn: tokio::sync::Mutex::new(()),
@@ -232,7 +235,15 @@ impl Host {
                 mtu: settings.mtu,
             },
             secondaries: wanted.secondaries.values().cloned().collect(),
-            mark: (settings.node_port || !settings.external_snat).then_some(settings.mark),
+            marks: self
+                .inner
+                .leftovers
+                .earlier()
+                .marks
+                .into_iter()
+                .chain(present_mark(settings))
+                .collect(),
+            services: settings.external_services.clone(),
             gone: wanted.gone.clone(),
         })
     }

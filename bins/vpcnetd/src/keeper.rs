@@ -22,6 +22,7 @@ use vpcnet_linux::watch::{Event, Group, Notice, Watch, WatchError};
 
 use crate::core::CoreHandle;
 use crate::host::{Host, SetUpError};
+use crate::leftovers::Leftovers;
 use crate::metrics::Metrics;
 use crate::published::Publisher;
 use crate::snat::Snat;
@@ -53,8 +54,8 @@ pub struct Keeper {
     pub metrics: Arc<Metrics>,
     /// Where fights are told.
     pub publisher: Publisher,
-    /// What pods' host ends are called.
-    pub veth_prefix: String,
+    /// What pods' host ends may be called.
+    pub leftovers: Arc<Leftovers>,
 }
 
 /// The kernel cannot be listened to.
@@ -183,16 +184,16 @@ impl Keeper {
             // A pod that went, as most whose rules go.
             return Ok(Vec::new());
         }
-        let prefix = self.veth_prefix.clone();
+        let prefixes = self.leftovers.prefixes();
         let work = move || {
             let mut host = Socket::open()?;
             if let Some(lease) = without_owner {
-                take_back(&mut host, &prefix, &lease);
+                take_back(&mut host, &prefixes, &lease);
             }
             let mut done = Vec::new();
             let mut failed = None;
             for lease in owned {
-                match keep(&mut host, &prefix, &lease) {
+                match keep(&mut host, &prefixes, &lease) {
                     Ok(added) if added.is_empty() => {}
                     Ok(added) => done.push((lease, added)),
                     Err(error) => failed = Some(error),
@@ -212,8 +213,9 @@ impl Keeper {
     /// Puts a pod's route right if it leads elsewhere.
     async fn way(&self, put_back: &mut PutBack, address: IpAddr) -> Result<Vec<String>, RepairError> {
         let mut host = Socket::open()?;
+        let prefixes = self.leftovers.prefixes();
         for lease in self.owned(Some(address)).await {
-            for kept in kept(&self.veth_prefix, &lease) {
+            for kept in kept(&prefixes, &lease) {
                 if pod::is_led_astray(&mut host, &kept)? {
                     return self.pods(put_back, Some(address)).await;
                 }
@@ -248,12 +250,12 @@ impl Keeper {
 type PutBack = BTreeMap<IpAddr, Lease>;
 
 /// The address lost its owner right after something was put back for it: that goes too.
-fn take_back(host: &mut Socket, prefix: &str, lease: &Lease) {
+fn take_back(host: &mut Socket, prefixes: &[String], lease: &Lease) {
     let gone = Gone {
         address: lease.address,
         table: lease.route_table,
     };
-    let names = host_names(prefix, lease);
+    let names = host_names(prefixes, lease);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     for error in pod::del(host, &[gone], &names) {
         tracing::warn!(address = %lease.address, %error, "left behind");
@@ -261,34 +263,39 @@ fn take_back(host: &mut Socket, prefix: &str, lease: &Lease) {
 }
 
 /// Puts back what is missing of one address, under whichever name its pod's host end has.
-fn keep(host: &mut Socket, prefix: &str, lease: &Lease) -> Result<Vec<String>, NetlinkError> {
+fn keep(host: &mut Socket, prefixes: &[String], lease: &Lease) -> Result<Vec<String>, NetlinkError> {
     let mut added = Vec::new();
-    for kept in kept(prefix, lease) {
+    for kept in kept(prefixes, lease) {
         added.extend(pod::keep(host, &kept)?.iter().map(ToString::to_string));
     }
     Ok(added)
 }
 
-fn kept(prefix: &str, lease: &Lease) -> impl Iterator<Item = Kept> {
+fn kept(prefixes: &[String], lease: &Lease) -> impl Iterator<Item = Kept> + use<> {
     let (address, table) = (lease.address, lease.route_table);
-    host_names(prefix, lease).into_iter().map(move |host_name| Kept {
-        address,
-        table,
-        host_name,
-    })
+    host_names(prefixes, lease)
+        .into_iter()
+        .map(move |host_name| Kept {
+            address,
+            table,
+            host_name,
+        })
 }
 
-/// One, but for pods with several addresses: which of the links is this address's is known by the route only.
-fn host_names(prefix: &str, lease: &Lease) -> Vec<String> {
+/// One for each prefix, but for pods with several addresses: which of the links is this address's is known by the route only.
+fn host_names(prefixes: &[String], lease: &Lease) -> Vec<String> {
     if lease.key.network == MIGRATED_NETWORK {
         return vec![lease.key.container_id.clone()];
     }
     let meta = &lease.meta;
     match meta.interfaces {
-        0 | 1 => vec![format!(
-            "{prefix}{}",
-            host_veth_suffix(&meta.namespace, &meta.name)
-        )],
+        0 | 1 => {
+            let suffix = host_veth_suffix(&meta.namespace, &meta.name);
+            prefixes
+                .iter()
+                .map(|prefix| format!("{prefix}{suffix}"))
+                .collect()
+        }
         // Not told apart here: a wrong guess would lead one pod's packets to another of its links.
         _ => Vec::new(),
     }

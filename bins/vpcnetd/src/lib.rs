@@ -8,6 +8,7 @@
 //! | [`host`], [`snat`] | the node's links, routes, rules and SNAT table |
 //! | [`startup`] | getting to the pool, warm or cold |
 //! | [`keeper`] | what somebody else changes of it is put right |
+//! | [`leftovers`] | what connections and pods of earlier settings still need |
 //! | [`refresh`] | the two values of IMDS that are re-read |
 //! | [`grpc`], [`introspect`] | servers |
 //!
@@ -25,6 +26,7 @@ pub mod host;
 pub mod http;
 pub mod introspect;
 pub mod keeper;
+pub mod leftovers;
 pub mod limits;
 pub mod logging;
 pub mod metrics;

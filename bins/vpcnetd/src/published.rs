@@ -24,6 +24,8 @@ pub struct Published {
     pub policy_mode: String,
     /// What is wrong with the host's rules or tables and could not be repaired; empty when nothing is.
     pub impaired: String,
+    /// What is kept of earlier settings, for whom, a sentence each.
+    pub kept: Vec<String>,
     /// Parts of the node's network that somebody else keeps changing, so that they are put right ever more seldom.
     pub contested: Vec<String>,
 }

@@ -1,14 +1,17 @@
 //! The SNAT and mark table, kept in step with the VPC's CIDRs.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ipnet::Ipv4Net;
 use vpcnet_linux::Mac;
+use vpcnet_linux::earlier::Earlier;
 use vpcnet_linux::netlink::{NetlinkError, Socket};
 use vpcnet_linux::nft::{Ensured, NftError, Randomize, SnatConfig, SnatTable};
 
 use crate::config::{HostSettings, PortChoice};
+use crate::leftovers::Leftovers;
 use crate::logging::lock;
 use crate::metrics::Metrics;
 use crate::published::Publisher;
@@ -36,6 +39,9 @@ pub enum SnatError {
 /// The table and what it was last made from.
 pub struct Snat {
     settings: HostSettings,
+    leftovers: Arc<Leftovers>,
+    /// Whether the table of an earlier life was looked at.
+    looked: Arc<AtomicBool>,
     publisher: Publisher,
     metrics: Arc<Metrics>,
     source: Mutex<Option<(Ipv4Addr, String)>>,
@@ -47,9 +53,16 @@ pub struct Snat {
 impl Snat {
     /// Nothing is written yet.
     #[must_use]
-    pub fn new(settings: HostSettings, publisher: Publisher, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        settings: HostSettings,
+        leftovers: Arc<Leftovers>,
+        publisher: Publisher,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             settings,
+            leftovers,
+            looked: Arc::default(),
             publisher,
             metrics,
             source: Mutex::default(),
@@ -136,12 +149,23 @@ impl Snat {
             node_port: self.settings.node_port,
             mark: self.settings.mark,
             veth_prefix: self.settings.veth_prefix.clone(),
+            earlier: Earlier::default(),
         };
         let table = Arc::clone(&self.table);
+        let leftovers = Arc::clone(&self.leftovers);
+        let looked = Arc::clone(&self.looked);
         // It runs a program and waits for it.
         tokio::task::spawn_blocking(move || {
             config.primary_link = link_name(&mac)?;
-            Ok(lock(&table).ensure(&config)?)
+            let mut table = lock(&table);
+            if !looked.load(Ordering::Relaxed) {
+                if !config.translates() && table.has_translation()? {
+                    leftovers.found_translation();
+                }
+                looked.store(true, Ordering::Relaxed);
+            }
+            config.earlier = leftovers.earlier();
+            Ok(table.ensure(&config)?)
         })
         .await?
     }

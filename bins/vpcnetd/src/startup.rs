@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::core::CoreHandle;
 use crate::executor::{Cloud, Ownership};
 use crate::host::Host;
+use crate::leftovers::Leftovers;
 use crate::metrics::Metrics;
 use crate::observer::Calls;
 use crate::published::Publisher;
@@ -39,6 +40,8 @@ pub struct Surroundings {
     pub imds: Imds,
     /// The node's network.
     pub host: Host,
+    /// What is kept of earlier settings.
+    pub leftovers: Arc<Leftovers>,
     /// SNAT.
     pub snat: Arc<Snat>,
     /// What servers tell.
@@ -133,13 +136,16 @@ fn tell(notes: &[RestoreNote], metrics: &Metrics) -> Vec<String> {
     notes.iter().map(ToString::to_string).collect()
 }
 
-/// What the kernel shows of pods.
+/// What the kernel shows of pods. `prefixes`: what the names of their host ends may begin with, besides the default.
 ///
 /// # Errors
 /// Netlink's.
-pub fn kernel_evidence(veth_prefix: &str) -> Result<KernelEvidence, vpcnet_linux::netlink::NetlinkError> {
-    // Pods made before the prefix was changed have the default one.
-    let seen = vpcnet_linux::observe::pods(&mut Socket::open()?, &[veth_prefix, "eni", "vlan"])?;
+pub fn kernel_evidence(prefixes: &[String]) -> Result<KernelEvidence, vpcnet_linux::netlink::NetlinkError> {
+    let prefixes: Vec<&str> = ["eni", "vlan"]
+        .into_iter()
+        .chain(prefixes.iter().map(String::as_str))
+        .collect();
+    let seen = vpcnet_linux::observe::pods(&mut Socket::open()?, &prefixes)?;
     Ok(KernelEvidence {
         pods: seen
             .routes

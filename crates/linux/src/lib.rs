@@ -11,6 +11,8 @@
 //! | [`netlink`] | requests to rtnetlink, in batches, with the kernel's own words in the errors |
 //! | [`pod`] | a pod's interfaces: add, delete, check (the CNI plugin) |
 //! | [`host`] | the node's own links, routes, rules and sysctls (the agent) |
+//! | [`conntrack`] | the connections that the kernel tracks |
+//! | [`earlier`] | what connections and pods of an earlier setting still need |
 //! | [`observe`] | what the kernel shows of pods, to rebuild their owners from |
 //! | [`watch`] | links, routes and rules coming and going |
 //! | `nft` | the SNAT and mark table (feature `nft`) |
@@ -18,6 +20,8 @@
 
 #![deny(unsafe_code)] // but for one ioctl in `netns`
 
+pub mod conntrack;
+pub mod earlier;
 pub mod host;
 mod mac;
 pub mod netlink;

@@ -1,5 +1,6 @@
 //! What the kernel shows of pods: enough to rebuild who owns which address when the agent's own records are lost.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -91,8 +92,73 @@ pub fn pods(socket: &mut Socket, prefixes: &[&str]) -> Result<Pods, NetlinkError
     Ok(pods)
 }
 
+/// What the names of pods' host ends begin with, whatever the present setting is, and how many pods have such. A pod's host end is
+/// a veth with a route and a rule to the pod, and its name ends in eleven hexadecimal digits. Only IPv4.
+///
+/// # Errors
+/// A list could not be read.
+pub fn prefixes(socket: &mut Socket) -> Result<BTreeMap<String, usize>, NetlinkError> {
+    let to_pods: BTreeSet<IpAddr> = socket
+        .rules(false)?
+        .iter()
+        .filter(|rule| (rule.priority, rule.table) == (TO_POD_RULE, Some(MAIN)))
+        .filter_map(|rule| single(rule.to))
+        .collect();
+    let mut prefixes = BTreeMap::new();
+    if to_pods.is_empty() {
+        return Ok(prefixes);
+    }
+    let links = socket.links()?;
+    let main = RouteFilter {
+        table: Some(MAIN),
+        device: None,
+    };
+    for route in socket.routes(false, main)? {
+        let to_pod = single(Some(route.to)).is_some_and(|address| to_pods.contains(&address));
+        let index = route.device.as_ref().map(|device| device.index);
+        let end = links.iter().find(|link| Some(link.index) == index);
+        let prefix = end
+            .filter(|end| to_pod && end.kind.as_deref() == Some("veth"))
+            .and_then(|end| prefix_of(&end.name));
+        if let Some(prefix) = prefix {
+            *prefixes.entry(prefix.to_owned()).or_default() += 1;
+        }
+    }
+    Ok(prefixes)
+}
+
+/// Of `enicc21c2d7785` it is `eni`; none for names that are made otherwise, and for pods with a VLAN of their own.
+fn prefix_of(name: &str) -> Option<&str> {
+    let (prefix, digits) = name.split_at_checked(name.len().checked_sub(11)?)?;
+    let hexadecimal = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
+    let made = digits.bytes().all(hexadecimal) && (1..=4).contains(&prefix.len());
+    (made && prefix != "vlan").then_some(prefix)
+}
+
 /// The address of a prefix that holds just one.
 fn single(net: Option<IpNet>) -> Option<IpAddr> {
     net.filter(|net| net.prefix_len() == net.max_prefix_len())
         .map(|net| net.addr())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::prefix_of;
+
+    #[test]
+    fn a_host_ends_name_tells_its_prefix() {
+        assert_eq!(prefix_of("enicc21c2d7785"), Some("eni"));
+        assert_eq!(prefix_of("azcc21c2d7785"), Some("az"));
+        for other in [
+            "eth0",
+            "vlancc21c2d7785",
+            "cc21c2d7785",
+            "enicc21c2d778X",
+            "lo",
+            "",
+            "ééééééé",
+        ] {
+            assert_eq!(prefix_of(other), None, "{other}");
+        }
+    }
 }

@@ -47,7 +47,8 @@ fn wanted() -> HostWanted {
     HostWanted {
         primary: Primary { mac: ETH0, mtu: 9001 },
         secondaries: vec![secondary],
-        mark: Some(0x80),
+        marks: [0x80].into(),
+        services: vec![],
         gone: vec![],
     }
 }

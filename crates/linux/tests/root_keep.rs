@@ -148,6 +148,7 @@ fn a_flushed_table_is_told_with_the_process_that_flushed_it() {
             node_port: true,
             mark: 0x80,
             veth_prefix: "eni".to_owned(),
+            earlier: vpcnet_linux::earlier::Earlier::default(),
         };
         SnatTable::default().ensure(&config).unwrap();
         let mut watch = TableWatch::open().unwrap();

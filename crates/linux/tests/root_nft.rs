@@ -8,199 +8,18 @@
 )] // a test fails by them
 
 mod common;
+#[path = "common/node.rs"]
+mod node;
 
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
-use common::{DEADLINE, interface, new_netns, on_new_host, sh, sh_in};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
-use vpcnet_linux::Mac;
-use vpcnet_linux::host::{self, HostWanted, Primary, Secondary};
-use vpcnet_linux::netlink::{MAIN, Request, Socket, Veth};
+use common::{DEADLINE, on_new_host, sh};
+use node::{
+    Connection, HOPELESS, IN_VPC, INTERNET, NODE, Node, PEER, POD_0, POD_1, config, node_port, seen_by,
+};
+use vpcnet_linux::earlier::Earlier;
 use vpcnet_linux::netns::Netns;
 use vpcnet_linux::nft::{Ensured, Randomize, SnatConfig, SnatTable};
-use vpcnet_linux::pod::{self, PodInterface};
-use vpcnet_linux::sysctl::Tree;
-
-const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 10));
-const INTERNET: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 5));
-const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 31, 0, 5));
-const IN_VPC: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 200, 5));
-/// On the primary interface.
-const POD_0: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 77));
-/// On the secondary interface.
-const POD_1: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 16, 77));
-/// How long a connection that must not come about is tried.
-const HOPELESS: Duration = Duration::from_secs(1);
-
-/// A node with two interfaces and a pod on each, and the VPC around it.
-struct Node {
-    outside: Netns,
-    pods: [Netns; 2],
-}
-
-fn uplink(host: &mut Socket, outside: &Netns, n: u8) -> Mac {
-    let mac = Mac([2, 0, 0, 0, 0, 0x10 + n]);
-    let veth = Veth {
-        name: format!("eth{n}"),
-        mac,
-        peer_name: format!("vpc{n}"),
-        peer_mac: Mac([2, 0, 0, 0, 1, n]),
-        peer_netns: outside.as_fd().as_raw_fd(),
-        mtu: 9001,
-    };
-    host.run_one(Request::CreateVeth(veth)).unwrap();
-    sh_in(
-        outside,
-        &format!("ip address add 10.0.{}.1/20 dev vpc{n}", n * 16),
-    );
-    sh_in(outside, &format!("ip link set vpc{n} up"));
-    mac
-}
-
-impl Node {
-    fn new(host: &mut Socket) -> Self {
-        let outside = new_netns();
-        let macs = [uplink(host, &outside, 0), uplink(host, &outside, 1)];
-        for address in [INTERNET, PEER, IN_VPC] {
-            sh_in(&outside, &format!("ip address add {address}/32 dev lo"));
-        }
-        // The VPC's source check: a packet must come by the interface that has its address.
-        outside
-            .within(|| Tree::default().write("net/ipv4/conf/all/rp_filter", "1"))
-            .unwrap()
-            .unwrap();
-        // As on real nodes; new namespaces have 0, which would hide faults.
-        Tree::default().write("net/ipv4/conf/all/rp_filter", "1").unwrap();
-        sh(&format!("ip address add {NODE}/20 dev eth0"));
-        sh("ip route add default via 10.0.0.1 dev eth0");
-        let wanted = HostWanted {
-            primary: Primary {
-                mac: macs[0],
-                mtu: 9001,
-            },
-            secondaries: vec![Secondary {
-                mac: macs[1],
-                mtu: 9001,
-                address: "10.0.16.20/20".parse().unwrap(),
-                gateway: "10.0.16.1".parse().unwrap(),
-                table: 2,
-                own_rule: true,
-            }],
-            mark: Some(0x80),
-            gone: vec![],
-        };
-        let tree = Tree::default();
-        let plan = host::diff(&host::observe(host, &tree, &wanted).unwrap(), &wanted);
-        assert!(host::apply(host, &tree, &plan.changes).is_empty());
-        let pods = [new_netns(), new_netns()];
-        for (n, (address, table)) in [(POD_0, MAIN), (POD_1, 2)].into_iter().enumerate() {
-            let one = PodInterface {
-                address,
-                ..interface(n as u8, table)
-            };
-            pod::add(host, &pods[n], &[one]).unwrap();
-            // The VPC knows where an address is; nodes answer no ARP for pods.
-            sh_in(
-                &outside,
-                &format!("ip neighbour add {address} lladdr {} dev vpc{n}", macs[n]),
-            );
-        }
-        Self { outside, pods }
-    }
-}
-
-fn config() -> SnatConfig {
-    SnatConfig {
-        primary_ip: Ipv4Addr::new(10, 0, 0, 10),
-        primary_link: "eth0".into(),
-        vpc_cidrs: vec!["10.0.0.0/16".parse().unwrap()],
-        exclude: vec![],
-        external_snat: false,
-        randomize: Randomize::Prng,
-        node_port: true,
-        mark: 0x80,
-        veth_prefix: "eni".into(),
-    }
-}
-
-/// A connection, and the two ends' streams.
-struct Connection {
-    client: TcpStream,
-    server: TcpStream,
-}
-
-impl Connection {
-    fn open(
-        client: &Netns,
-        from: Option<IpAddr>,
-        server: &Netns,
-        at: IpAddr,
-        limit: Duration,
-    ) -> io::Result<Self> {
-        let listener = server
-            .within(|| TcpListener::bind(SocketAddr::new(at, 0)))
-            .unwrap()
-            .unwrap();
-        Self::to(client, from, &listener, listener.local_addr()?, limit)
-    }
-
-    /// To `target`, where something leads on to the listener.
-    fn to(
-        client: &Netns,
-        from: Option<IpAddr>,
-        listener: &TcpListener,
-        target: SocketAddr,
-        limit: Duration,
-    ) -> io::Result<Self> {
-        let client = client.within(|| -> io::Result<TcpStream> {
-            let descriptor = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-            set_socket_timeout(&descriptor, Timeout::Send, Some(limit))?;
-            if let Some(from) = from {
-                bind(&descriptor, &SocketAddr::new(from, 0))?;
-            }
-            connect(&descriptor, &target)?;
-            Ok(descriptor.into())
-        });
-        let client = client.unwrap()?;
-        // The handshake is done, so this does not wait.
-        let (server, _) = listener.accept()?;
-        for stream in [&client, &server] {
-            stream.set_read_timeout(Some(DEADLINE))?;
-        }
-        Ok(Self { client, server })
-    }
-
-    /// Who the server thinks the client is.
-    fn seen(&self) -> IpAddr {
-        self.server.peer_addr().unwrap().ip()
-    }
-
-    fn still_talks(&mut self) {
-        let mut heard = [0u8; 4];
-        self.client.write_all(b"ping").unwrap();
-        self.server
-            .read_exact(&mut heard)
-            .expect("the server hears the client");
-        assert_eq!(&heard, b"ping");
-        self.server.write_all(b"pong").unwrap();
-        self.client
-            .read_exact(&mut heard)
-            .expect("the client hears the server");
-        assert_eq!(&heard, b"pong");
-    }
-}
-
-/// What the server at `at`, in the VPC or beyond, sees of a pod that connects to it.
-fn seen_by(node: &Node, pod: usize, at: IpAddr) -> IpAddr {
-    let mut connection = Connection::open(&node.pods[pod], None, &node.outside, at, DEADLINE)
-        .unwrap_or_else(|e| panic!("pod {pod} to {at}: {e}"));
-    connection.still_talks();
-    connection.seen()
-}
 
 #[test]
 fn outside_sees_the_nodes_primary_address_and_the_vpc_the_pods_own() {
@@ -257,15 +76,6 @@ fn a_reply_to_a_peer_that_called_the_pod_keeps_the_pods_address_and_way() {
             call.still_talks();
         }
     });
-}
-
-/// kube-proxy's part of a NodePort with the local policy: the destination is replaced, the source is not.
-fn node_port(to: SocketAddr) {
-    sh("nft add table ip kubeproxy");
-    sh("nft add chain ip kubeproxy services { type nat hook prerouting priority -100 ; }");
-    sh(&format!(
-        "nft add rule ip kubeproxy services ip daddr {NODE} tcp dport 30080 dnat to {to}"
-    ));
 }
 
 #[test]
@@ -332,6 +142,10 @@ fn turning_snat_off_and_on_keeps_every_connection() {
         let external = SnatConfig {
             external_snat: true,
             node_port: false,
+            earlier: Earlier {
+                translation: true,
+                ..Earlier::default()
+            },
             ..config()
         };
         table.ensure(&config()).unwrap();
@@ -343,6 +157,7 @@ fn turning_snat_off_and_on_keeps_every_connection() {
         let mut plain = open();
         assert_eq!((translated.seen(), plain.seen()), (NODE, POD_1));
         plain.still_talks();
+        assert!(table.has_translation().unwrap());
         assert_eq!(table.ensure(&config()).unwrap(), Ensured::Replaced);
         translated.still_talks();
         plain.still_talks();

@@ -30,6 +30,7 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
                 "starting": view.starting,
                 "impaired": published.impaired,
                 "contested": published.contested,
+                "kept": published.kept,
                 "callers": view.callers,
                 "checkpoint": config.checkpoint,
                 "checkpoint_error": view.checkpoint_error,

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use vpcnet_linux::host::{ENI_RULE, MARK_RULE};
+use vpcnet_linux::host::{ENI_RULE, MARK_RULE, SERVICE_RULE};
 use vpcnet_linux::netlink::{MAIN, Route};
 use vpcnet_linux::pod::{FROM_POD_RULE, TO_POD_RULE};
 use vpcnet_linux::watch::Event;
@@ -88,7 +88,7 @@ pub(super) fn place_of(event: &Event, ours: &impl Ours) -> Vec<Place> {
         Event::Rule { rule, .. } => match rule.priority {
             TO_POD_RULE => rule.to.map(|net| Place::Pod(net.addr())).into_iter().collect(),
             FROM_POD_RULE => rule.from.map(|net| Place::Pod(net.addr())).into_iter().collect(),
-            MARK_RULE | ENI_RULE => vec![Place::Host],
+            MARK_RULE | SERVICE_RULE | ENI_RULE => vec![Place::Host],
             _ => Vec::new(),
         },
         Event::Parameter { index } => one(Place::Host, index.is_none() || *index == ours.primary()),

@@ -73,10 +73,10 @@ fn only_what_may_be_ours_is_looked_at() {
         "a new rule breaks none of ours"
     );
     assert_eq!(places(&rule(Rule::from(32_765, POD, 2), true)), [Place::Host]);
-    assert_eq!(
-        places(&rule(Rule::bare(1024, false, Some(MAIN)), true)),
-        [Place::Host]
-    );
+    for of_the_node in [1024, 1535] {
+        let gone = rule(Rule::bare(of_the_node, false, Some(MAIN)), true);
+        assert_eq!(places(&gone), [Place::Host], "{of_the_node}");
+    }
     assert_eq!(places(&rule(Rule::bare(100, false, Some(MAIN)), true)), []);
     assert_eq!(places(&Event::Parameter { index: None }), [Place::Host]);
     assert_eq!(places(&Event::Parameter { index: Some(7) }), [Place::Host]);

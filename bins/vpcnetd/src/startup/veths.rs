@@ -16,7 +16,7 @@ const RETRY: Duration = Duration::from_millis(500);
 pub async fn look_again(around: Surroundings) {
     tokio::time::sleep(AFTER).await;
     loop {
-        match kernel_evidence(&around.config.host.veth_prefix) {
+        match kernel_evidence(&around.leftovers.prefixes()) {
             Ok(seen) => return around.core.event(Event::VethSeen { names: seen.veths }),
             Err(error) => tracing::warn!(%error, "the kernel does not show its pods"),
         }

@@ -1,10 +1,11 @@
 //! From what is and what shall be to the smallest set of changes. Pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
-use super::{Change, ENI_RULE, HostWanted, MARK_RULE, Observed, Plan, Secondary, sysctls};
+use super::{Change, ENI_RULE, HostWanted, MARK_RULE, Observed, Plan, SERVICE_RULE, Secondary, sysctls};
 use crate::Mac;
 use crate::netlink::{Link, MAIN, Request, Route, Rule};
 
@@ -24,7 +25,18 @@ pub fn diff(observed: &Observed, wanted: &HostWanted) -> Plan {
             None => plan.missing.push(secondary.mac),
         }
     }
-    mark_rule(&mut plan, observed, wanted.mark);
+    let of_marks = wanted.marks.iter().map(|mark| mark_rule(*mark));
+    rules_like(&mut plan, observed, of_marks.collect(), |found| {
+        mark_of(found).is_some()
+    });
+    let of_services = wanted.services.iter().map(service_rule);
+    rules_like(&mut plan, observed, of_services.collect(), |found| {
+        *found
+            == Rule {
+                to: found.to,
+                ..Rule::bare(SERVICE_RULE, false, Some(MAIN))
+            }
+    });
     let still_used = |address: &IpAddr| wanted.secondaries.iter().any(|s| s.address.addr() == *address);
     for address in wanted.gone.iter().filter(|address| !still_used(address)) {
         let left = own_rules(observed, *address).cloned().map(Request::DeleteRule);
@@ -168,19 +180,40 @@ fn own_rules(observed: &Observed, address: IpAddr) -> impl Iterator<Item = &Rule
     observed.rules.iter().filter(plain)
 }
 
-fn mark_rule(plan: &mut Plan, observed: &Observed, mark: Option<u32>) {
-    let rule = |mark| Rule {
+/// The marks that rules of ours lead to the main table, of whichever setting they are.
+pub fn marks(rules: &[Rule]) -> BTreeSet<u32> {
+    rules.iter().filter_map(mark_of).collect()
+}
+
+fn mark_rule(mark: u32) -> Rule {
+    Rule {
         mark: Some((mark, mark)),
         ..Rule::bare(MARK_RULE, false, Some(MAIN))
-    };
-    let ours = |found: &&Rule| found.mark.is_some_and(|(value, _)| **found == rule(value));
-    let mut found: Vec<&Rule> = observed.rules.iter().filter(ours).collect();
-    if let Some(mark) = mark
-        && !take(&mut found, &rule(mark))
-    {
-        plan.push(Request::AddRule(rule(mark)));
     }
-    // Of an earlier setting.
+}
+
+fn mark_of(rule: &Rule) -> Option<u32> {
+    rule.mark
+        .map(|(mark, _)| mark)
+        .filter(|mark| *rule == mark_rule(*mark))
+}
+
+fn service_rule(service: &Ipv4Net) -> Rule {
+    Rule {
+        // The kernel tells of no destination where it is any.
+        to: (service.prefix_len() > 0).then(|| IpNet::V4(service.trunc())),
+        ..Rule::bare(SERVICE_RULE, false, Some(MAIN))
+    }
+}
+
+/// Of the rules that are `ours`, exactly the wanted ones, each once. New ones first: there is no moment without.
+fn rules_like(plan: &mut Plan, observed: &Observed, wanted: BTreeSet<Rule>, ours: impl Fn(&Rule) -> bool) {
+    let mut found: Vec<&Rule> = observed.rules.iter().filter(|rule| ours(rule)).collect();
+    for rule in wanted {
+        if !take(&mut found, &rule) {
+            plan.push(Request::AddRule(rule));
+        }
+    }
     for rule in found {
         plan.push(Request::DeleteRule(rule.clone()));
     }

@@ -40,7 +40,11 @@ fn wanted() -> HostWanted {
             mtu: 9001,
         },
         secondaries: vec![secondary(1), secondary(2)],
-        mark: Some(0x80),
+        marks: BTreeSet::from([0x80]),
+        services: vec![
+            "198.51.100.0/24".parse().unwrap(),
+            "192.0.2.9/32".parse().unwrap(),
+        ],
         gone: vec![IpAddr::from([10, 0, 9, 5])],
     }
 }
@@ -172,6 +176,22 @@ fn rules() -> impl Strategy<Value = Vec<Rule>> {
             ..Rule::bare(MARK_RULE, false, Some(MAIN))
         }),
         Just(Rule::bare(MARK_RULE, false, Some(77))),
+        // Of services: wanted, of an earlier setting, all destinations; and somebody else's.
+        (0u8..3, prop_oneof![Just(24u8), Just(32), Just(0)]).prop_map(|(net, length)| {
+            let to = IpNet::new(IpAddr::from([198, 51, 99 + net, 0]), length).unwrap();
+            Rule {
+                to: (length > 0).then_some(to),
+                ..Rule::bare(SERVICE_RULE, false, Some(MAIN))
+            }
+        }),
+        Just(Rule {
+            to: Some("198.51.100.0/24".parse().unwrap()),
+            ..Rule::bare(SERVICE_RULE, false, Some(77))
+        }),
+        Just(Rule {
+            iif: Some("eth9".into()),
+            ..Rule::bare(SERVICE_RULE, false, Some(MAIN))
+        }),
     ];
     proptest::collection::vec(one, 0..8)
 }
@@ -211,6 +231,9 @@ proptest! {
         apply_all(&mut kernel, &plan);
         let marked: Vec<_> = kernel.rules.iter().filter(|r| r.mark.is_some()).cloned().collect();
         prop_assert_eq!(marked, vec![Rule { mark: Some((0x80, 0x80)), ..Rule::bare(MARK_RULE, false, Some(MAIN)) }]);
+        let mut services: Vec<_> = kernel.rules.iter().filter(|r| r.priority == SERVICE_RULE && r.table == Some(MAIN) && r.iif.is_none()).map(|r| r.to).collect();
+        services.sort();
+        prop_assert_eq!(services, vec![Some("192.0.2.9/32".parse().unwrap()), Some("198.51.100.0/24".parse().unwrap())]);
         prop_assert!(!kernel.rules.iter().any(|r| r.from == Some("10.0.9.5/32".parse().unwrap())));
         for one in &wanted.secondaries {
             let Some(link) = kernel.links.iter().find(|l| l.mac == Some(one.mac)) else {
@@ -234,7 +257,7 @@ proptest! {
     #[test]
     fn what_is_not_ours_is_left_alone(mut kernel in kernels()) {
         let foreign = |kernel: &Observed| {
-            let rules: Vec<_> = kernel.rules.iter().filter(|r| r.table == Some(77) || r.from == Some("192.168.0.1/32".parse().unwrap())).cloned().collect();
+            let rules: Vec<_> = kernel.rules.iter().filter(|r| r.table == Some(77) || r.iif.is_some() || r.from == Some("192.168.0.1/32".parse().unwrap())).cloned().collect();
             let routes: Vec<_> = kernel.routes.iter().filter(|r| r.to == "10.1.0.0/16".parse().unwrap()).cloned().collect();
             let links: Vec<_> = kernel.links.iter().filter(|l| l.mac == Some(mac(3))).cloned().collect();
             let addresses: Vec<_> = kernel.addresses.iter().filter(|a| matches!(a.index, 1 | 4)).cloned().collect();
@@ -306,7 +329,8 @@ fn a_vlan_with_its_parents_mac_is_not_the_interface() {
         &kernel,
         &HostWanted {
             secondaries: vec![],
-            mark: None,
+            marks: BTreeSet::new(),
+            services: vec![],
             ..wanted()
         },
     );
@@ -324,6 +348,7 @@ fn changes_read_as_what_they_do() {
         &kernel,
         &HostWanted {
             secondaries: vec![],
+            services: vec!["198.51.100.0/24".parse().unwrap()],
             ..wanted()
         },
     );
@@ -333,7 +358,58 @@ fn changes_read_as_what_they_do() {
         [
             "set link eth0 mtu 9001",
             "set sysctl net/ipv4/ip_forward to 1",
-            "add rule 1024: from all fwmark 0x80/0x80 table 254"
+            "add rule 1024: from all fwmark 0x80/0x80 table 254",
+            "add rule 1535: from all to 198.51.100.0/24 table 254"
         ]
     );
+}
+
+#[test]
+fn the_rule_of_an_earlier_mark_stays_while_it_is_wanted() {
+    let rule = |mark| Rule {
+        mark: Some((mark, mark)),
+        ..Rule::bare(MARK_RULE, false, Some(MAIN))
+    };
+    let mut kernel = Observed {
+        links: vec![link(0)],
+        rules: vec![rule(0x80)],
+        ..Observed::default()
+    };
+    assert_eq!(marks(&kernel.rules), BTreeSet::from([0x80]));
+    for kept in [
+        BTreeSet::from([0x80, 0x100]),
+        BTreeSet::from([0x100]),
+        BTreeSet::new(),
+    ] {
+        let wanted = HostWanted {
+            secondaries: vec![],
+            services: vec![],
+            marks: kept.clone(),
+            ..wanted()
+        };
+        let plan = diff(&kernel, &wanted);
+        apply_all(&mut kernel, &plan);
+        assert_eq!(marks(&kernel.rules), kept);
+    }
+}
+
+#[test]
+fn a_service_of_every_address_is_one_rule() {
+    let mut kernel = Observed {
+        links: vec![link(0)],
+        ..Observed::default()
+    };
+    let wanted = HostWanted {
+        secondaries: vec![],
+        services: vec!["0.0.0.0/0".parse().unwrap()],
+        ..wanted()
+    };
+    let plan = diff(&kernel, &wanted);
+    apply_all(&mut kernel, &plan);
+    assert!(
+        kernel
+            .rules
+            .contains(&Rule::bare(SERVICE_RULE, false, Some(MAIN)))
+    );
+    assert_eq!(diff(&kernel, &wanted).changes, []);
 }

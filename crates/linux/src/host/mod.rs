@@ -1,4 +1,4 @@
-//! The node's own part of the datapath: links and routing tables of its interfaces, two kinds of rules, sysctls.
+//! The node's own part of the datapath: links and routing tables of its interfaces, three kinds of rules, sysctls.
 //!
 //! [`observe()`] reads, [`diff()`] decides (pure), [`apply()`] writes. What is not ours is left alone: other links, other
 //! routes in the same tables, other rules.
@@ -6,26 +6,30 @@
 //! | rule | leads to | for |
 //! |---|---|---|
 //! | 1024, mark | main | replies that must leave by the primary interface |
+//! | 1535, to a CIDR | main | services outside that are reached by the primary interface, from every pod |
 //! | 32765, from a secondary interface's own address | its table | the interface's own replies |
 
 mod apply;
 mod diff;
 mod observe;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::Mac;
 use crate::netlink::{Address, Link, NetlinkError, Request, Route, Rule};
 use crate::sysctl::SysctlError;
 
 pub use apply::apply;
-pub use diff::diff;
+pub use diff::{diff, marks};
 pub use observe::observe;
 
 /// Priority of the rule that brings marked packets back to the primary interface.
 pub const MARK_RULE: u32 = 1024;
+/// Priority of the rules that lead to services outside by the primary interface; right before those from pods.
+pub const SERVICE_RULE: u32 = 1535;
 /// Priority of the rules for the secondary interfaces' own addresses. Also what `ip rule add` takes when none is
 /// given, so rules of others stand there too.
 pub const ENI_RULE: u32 = 32_765;
@@ -37,9 +41,10 @@ pub struct HostWanted {
     pub primary: Primary,
     /// The other interfaces that are attached.
     pub secondaries: Vec<Secondary>,
-    /// The mark whose packets go to the main table; none removes the rule. Connections that were marked before SNAT was
-    /// turned off still need it until they end.
-    pub mark: Option<u32>,
+    /// The marks whose packets go to the main table: the present one, and those that connections of an earlier setting still need.
+    pub marks: BTreeSet<u32>,
+    /// Packets to these go to the main table, from whichever pod they are.
+    pub services: Vec<Ipv4Net>,
     /// Own addresses of interfaces that were detached: no rule may lead packets from them.
     pub gone: Vec<IpAddr>,
 }

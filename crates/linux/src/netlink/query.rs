@@ -200,7 +200,7 @@ impl Socket {
         Ok(outcome.unwrap_or(Ok(()))?)
     }
 
-    fn dump<T>(
+    pub(crate) fn dump<T>(
         &mut self,
         kind: u16,
         body: &impl Emitable,

@@ -63,9 +63,13 @@ impl Socket {
     /// # Errors
     /// [`NetlinkError::Open`].
     pub fn open() -> Result<Self, NetlinkError> {
+        Self::of(netlink_sys::protocols::NETLINK_ROUTE)
+    }
+
+    /// The same for another of netlink's protocols.
+    pub(crate) fn of(protocol: isize) -> Result<Self, NetlinkError> {
         let step = |step| move |source: io::Error| NetlinkError::Open { step, source };
-        let inner =
-            netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE).map_err(step("socket"))?;
+        let inner = netlink_sys::Socket::new(protocol).map_err(step("socket"))?;
         inner
             .set_netlink_get_strict_chk(true)
             .map_err(step("NETLINK_GET_STRICT_CHK, Linux 4.20"))?;

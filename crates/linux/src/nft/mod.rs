@@ -11,8 +11,10 @@
 //! new connections in their original direction: marking each packet by its destination would send the replies of pods on
 //! secondary interfaces to peers outside the wrong way. Our bit is OR-ed in; kube-proxy's and Calico's bits live on.
 //!
-//! Two things stay when SNAT is turned off, for connections that began before: the restoring of marks, and the (then
-//! empty) NAT chain, without which the kernel would take its NAT hooks away and stop translating them.
+//! Connections that began under an earlier setting go on: their marks are restored while [`SnatConfig::earlier`] says so, and
+//! the NAT chain stays, empty, without which the kernel would take its NAT hooks away and stop translating them. With SNAT off
+//! the restoring of the present mark stays for ever, though nothing carries it: it makes the kernel follow connections, so that
+//! one of that time is not taken for a new one, and translated in its middle, when SNAT is turned on.
 //!
 //! The table is replaced in one transaction, and only if it is not as wanted: there is no moment without it.
 
@@ -25,6 +27,8 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use serde_json::Value;
+
+use crate::earlier::Earlier;
 
 pub use program::NftError;
 use program::Program;
@@ -66,6 +70,16 @@ pub struct SnatConfig {
     pub mark: u32,
     /// What the names of pods' host ends begin with: `eni`.
     pub veth_prefix: String,
+    /// What connections and pods of an earlier setting still need.
+    pub earlier: Earlier,
+}
+
+impl SnatConfig {
+    /// Whether new connections are translated: SNAT is not external, and there are destinations outside.
+    #[must_use]
+    pub fn translates(&self) -> bool {
+        !self.external_snat && !rules::exempts_everything(self)
+    }
 }
 
 /// What [`SnatTable::ensure`] did.
@@ -124,6 +138,16 @@ impl SnatTable {
         } else {
             Ensured::Created
         })
+    }
+
+    /// Whether the kernel's table translates, or has translated and is kept for connections of that time.
+    ///
+    /// # Errors
+    /// [`NftError`].
+    pub fn has_translation(&self) -> Result<bool, NftError> {
+        Ok(self
+            .observe()?
+            .is_some_and(|shown| rules::has_translation(&shown)))
     }
 
     /// Takes the table away, if it is there.

@@ -1,7 +1,7 @@
 //! From the configuration to the objects of the table. Pure.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -13,6 +13,7 @@ use nftables::expr::{
 use nftables::schema::{Chain, NfListObject, Nftables, Rule, Set, SetFlag, SetType, SetTypeValue, Table};
 use nftables::stmt::{Mangle, Match, NAT, NATFlag, Operator, Statement};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
+use serde_json::Value;
 
 use super::{NftError, Randomize, SnatConfig, TABLE};
 
@@ -24,13 +25,14 @@ const SOURCE_NAT: &str = "source_nat";
 /// Refuses what would make a harmful table.
 pub(super) fn validate(config: &SnatConfig) -> Result<(), NftError> {
     let refuse = |reason| Err(NftError::Invalid { reason });
-    if config.mark == 0 {
+    if config.mark == 0 || config.earlier.marks.contains(&0) {
         return refuse("the mark is 0, so no packet could be told from another");
     }
     if config.vpc_cidrs.is_empty() && !config.external_snat {
         return refuse("no CIDR of the VPC is known, so traffic inside the VPC would be translated too");
     }
-    for name in [&config.veth_prefix, &config.primary_link] {
+    let names = [&config.veth_prefix, &config.primary_link];
+    for name in names.into_iter().chain(&config.earlier.prefixes) {
         let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '*' | '"' | '\\' | '/');
         if name.is_empty() || name.len() > 15 || name.contains(odd) {
             return refuse("the primary link's name or the prefix of pods' links is not one a link can have");
@@ -49,9 +51,15 @@ pub(super) fn table(config: &SnatConfig) -> Vec<NfListObject<'static>> {
             NfHook::Prerouting,
             -150,
         )),
-        NfListObject::Chain(base_chain(SET_MARK, NfChainType::Filter, NfHook::Prerouting, -90)),
-        NfListObject::Chain(base_chain(SOURCE_NAT, NfChainType::NAT, NfHook::Postrouting, 110)),
     ];
+    if config.translates() || config.earlier.translation {
+        objects.push(NfListObject::Chain(base_chain(
+            SOURCE_NAT,
+            NfChainType::NAT,
+            NfHook::Postrouting,
+            110,
+        )));
+    }
     if config.node_port {
         objects.push(rule(
             RESTORE_MARK,
@@ -64,35 +72,73 @@ pub(super) fn table(config: &SnatConfig) -> Vec<NfListObject<'static>> {
             ],
         ));
     }
-    objects.push(rule(
-        RESTORE_MARK,
-        [
-            from_pod(config),
-            is(bits(ct("mark"), config.mark), Expression::Number(config.mark)),
-            or_in(meta(MetaKey::Mark), config.mark),
-        ],
-    ));
-    let exempt = exempt(config);
-    let everything = exempt.first().is_some_and(|net| net.prefix_len() == 0);
-    if config.external_snat || everything {
-        return objects;
+    let marks: BTreeSet<u32> = std::iter::once(config.mark)
+        .chain(config.earlier.marks.iter().copied())
+        .collect();
+    let prefixes = prefixes(config);
+    for prefix in &prefixes {
+        for mark in &marks {
+            let carried = is(bits(ct("mark"), *mark), Expression::Number(*mark));
+            let statements = [from_pod(prefix), carried, or_in(meta(MetaKey::Mark), *mark)];
+            objects.push(rule(RESTORE_MARK, statements));
+        }
     }
-    objects.insert(1, NfListObject::Set(Box::new(exempt_set(&exempt))));
-    // First the connection, then the packet: nft 1.0.6 takes no single expression for both.
-    for mark in [ct("mark"), meta(MetaKey::Mark)] {
-        let new = compare(Operator::IN, ct("state"), text("new"));
-        let statements = [from_pod(config), new, original()]
-            .into_iter()
-            .chain(to_outside());
-        objects.push(rule(SET_MARK, statements.chain([or_in(mark, config.mark)])));
+    if config.translates() {
+        translation(&mut objects, config, &prefixes);
+    }
+    objects
+}
+
+/// What marks new connections to outside, and translates them.
+fn translation(objects: &mut Vec<NfListObject<'static>>, config: &SnatConfig, prefixes: &BTreeSet<&str>) {
+    let chain = base_chain(SET_MARK, NfChainType::Filter, NfHook::Prerouting, -90);
+    objects.push(NfListObject::Chain(chain));
+    objects.insert(1, NfListObject::Set(Box::new(exempt_set(&exempt(config)))));
+    // Only a connection's very first packet: one that nobody has answered yet stays "new", and may have begun when SNAT was off.
+    let known = compare(Operator::IN, ct("status"), text("confirmed"));
+    objects.push(rule(SET_MARK, [known, Statement::Return(None)]));
+    for prefix in prefixes {
+        // First the connection, then the packet: nft 1.0.6 takes no single expression for both.
+        for mark in [ct("mark"), meta(MetaKey::Mark)] {
+            let new = compare(Operator::IN, ct("state"), text("new"));
+            let statements = [from_pod(prefix), new, original()]
+                .into_iter()
+                .chain(to_outside());
+            objects.push(rule(SET_MARK, statements.chain([or_in(mark, config.mark)])));
+        }
     }
     let by_primary = is(meta(MetaKey::Oifname), text(&config.primary_link));
-    let statements = [by_primary].into_iter().chain(to_outside());
+    // What the node itself sends has the address already, and keeps its port.
+    let by_others = compare(
+        Operator::NEQ,
+        address("saddr"),
+        text(&config.primary_ip.to_string()),
+    );
+    let statements = [by_primary, by_others].into_iter().chain(to_outside());
     objects.push(rule(
         SOURCE_NAT,
         statements.chain([translate(config.primary_ip, config.randomize)]),
     ));
-    objects
+}
+
+/// Whether there is nothing outside.
+pub(super) fn exempts_everything(config: &SnatConfig) -> bool {
+    exempt(config).first().is_some_and(|net| net.prefix_len() == 0)
+}
+
+/// Whether a table as the kernel shows it has the chain that translates.
+pub(super) fn has_translation(shown: &Value) -> bool {
+    let objects = shown.as_array().into_iter().flatten();
+    let mut names = objects.filter_map(|object| object.pointer("/chain/name")?.as_str());
+    names.any(|name| name == SOURCE_NAT)
+}
+
+/// Of pods' host ends, of the present setting and of earlier ones.
+fn prefixes(config: &SnatConfig) -> BTreeSet<&str> {
+    let earlier = config.earlier.prefixes.iter().map(String::as_str);
+    std::iter::once(config.veth_prefix.as_str())
+        .chain(earlier)
+        .collect()
 }
 
 /// One transaction that puts the objects in the place of whatever the table holds.
@@ -225,18 +271,22 @@ fn original() -> Statement<'static> {
     is(ct("direction"), text("original"))
 }
 
-fn from_pod(config: &SnatConfig) -> Statement<'static> {
-    is(meta(MetaKey::Iifname), text(&format!("{}*", config.veth_prefix)))
+fn from_pod(prefix: &str) -> Statement<'static> {
+    is(meta(MetaKey::Iifname), text(&format!("{prefix}*")))
+}
+
+/// `saddr` or `daddr`.
+fn address(field: &'static str) -> Expression<'static> {
+    let field = PayloadField {
+        protocol: "ip".into(),
+        field: field.into(),
+    };
+    Expression::Named(NamedExpression::Payload(Payload::PayloadField(field)))
 }
 
 fn to_outside() -> [Statement<'static>; 2] {
-    let field = PayloadField {
-        protocol: "ip".into(),
-        field: "daddr".into(),
-    };
-    let destination = Expression::Named(NamedExpression::Payload(Payload::PayloadField(field)));
     [
-        compare(Operator::NEQ, destination, text(&format!("@{EXEMPT}"))),
+        compare(Operator::NEQ, address("daddr"), text(&format!("@{EXEMPT}"))),
         compare(Operator::NEQ, address_type([FibFlag::Daddr]), text("local")),
     ]
 }
@@ -264,106 +314,5 @@ fn translate(to: Ipv4Addr, randomize: Randomize) -> Statement<'static> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn config() -> SnatConfig {
-        SnatConfig {
-            primary_ip: Ipv4Addr::new(10, 0, 0, 10),
-            primary_link: "eth0".into(),
-            vpc_cidrs: vec!["10.0.0.0/16".parse().unwrap()],
-            exclude: vec![],
-            external_snat: false,
-            randomize: Randomize::Prng,
-            node_port: true,
-            mark: 0x80,
-            veth_prefix: "eni".into(),
-        }
-    }
-
-    fn rules_of(config: &SnatConfig, name: &str) -> usize {
-        let of = |object: &NfListObject<'_>| matches!(object, NfListObject::Rule(rule) if rule.chain == name);
-        table(config).iter().filter(|object| of(object)).count()
-    }
-
-    #[test]
-    fn what_would_translate_the_vpcs_own_traffic_is_refused() {
-        assert!(validate(&config()).is_ok());
-        assert!(
-            validate(&SnatConfig {
-                vpc_cidrs: vec![],
-                ..config()
-            })
-            .is_err()
-        );
-        assert!(
-            validate(&SnatConfig {
-                vpc_cidrs: vec![],
-                external_snat: true,
-                ..config()
-            })
-            .is_ok()
-        );
-        assert!(validate(&SnatConfig { mark: 0, ..config() }).is_err());
-        for odd in ["", "*", "a b", "sixteen-bytes-xx", "a\"b"] {
-            assert!(
-                validate(&SnatConfig {
-                    veth_prefix: odd.into(),
-                    ..config()
-                })
-                .is_err(),
-                "{odd:?}"
-            );
-            assert!(
-                validate(&SnatConfig {
-                    primary_link: odd.into(),
-                    ..config()
-                })
-                .is_err(),
-                "{odd:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn external_snat_marks_and_translates_nothing_new_but_keeps_the_old() {
-        let external = SnatConfig {
-            external_snat: true,
-            node_port: false,
-            ..config()
-        };
-        assert_eq!(rules_of(&external, SET_MARK), 0);
-        assert_eq!(rules_of(&external, SOURCE_NAT), 0);
-        assert_eq!(rules_of(&external, RESTORE_MARK), 1);
-        let chains = table(&external)
-            .iter()
-            .filter(|o| matches!(o, NfListObject::Chain(_)))
-            .count();
-        assert_eq!(chains, 3, "the NAT chain keeps the kernel's hooks in place");
-    }
-
-    #[test]
-    fn excluding_everything_translates_nothing() {
-        let all = SnatConfig {
-            exclude: vec!["0.0.0.0/0".parse().unwrap()],
-            ..config()
-        };
-        assert_eq!(rules_of(&all, SOURCE_NAT), 0);
-    }
-
-    proptest! {
-        #[test]
-        fn exempt_nets_never_overlap_and_cover_all(nets in proptest::collection::vec((any::<[u8; 4]>(), 1u8..=32), 1..12)) {
-            let nets: Vec<Ipv4Net> = nets.into_iter().map(|(a, l)| Ipv4Net::new(a.into(), l).unwrap()).collect();
-            let config = SnatConfig { exclude: nets.clone(), ..config() };
-            let exempt = exempt(&config);
-            for (i, one) in exempt.iter().enumerate() {
-                prop_assert!(!exempt[i + 1..].iter().any(|other| one.contains(other) || other.contains(one)));
-            }
-            for net in nets.iter().chain(&config.vpc_cidrs) {
-                prop_assert!(exempt.iter().any(|e| e.contains(&net.trunc())));
-            }
-        }
-    }
-}
+#[path = "rules_tests.rs"]
+mod tests;
