@@ -101,9 +101,18 @@ fn killing_the_agent_at_fifty_random_moments_costs_no_address_and_no_connection(
         }
     }
     let kept_addresses: BTreeSet<String> = kept.values().cloned().collect();
-    wait_for("only the kept pods own addresses", SETTLED, || {
-        (node.owners().into_keys().collect::<BTreeSet<_>>() == kept_addresses).then_some(())
-    });
+    let end = Instant::now() + SETTLED;
+    while node.owners().into_keys().collect::<BTreeSet<_>>() != kept_addresses {
+        // Who it was, and whether it is the pool that keeps it or the file.
+        let file = std::fs::read_to_string(node.checkpoint_file()).unwrap();
+        assert!(
+            Instant::now() < end,
+            "not only the kept pods own addresses after {SETTLED:?}; the checkpoint: {file}; the pool: {}; the pods: {:?}",
+            node.introspect("/v1/vpcnet/status").unwrap()["pool"],
+            node.pods()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let (total, assigned) = node.pool().unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(
         (total, assigned),

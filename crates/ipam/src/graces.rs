@@ -18,7 +18,13 @@ impl Pool {
         for (key, owner) in &mut self.owners {
             match &owner.standing {
                 Standing::Unconfirmed { .. } if has_veth(&owner.meta, names) => {
-                    owner.standing = Standing::Confirmed
+                    owner.standing = Standing::Seen
+                }
+                // Its DEL came while the agent was away, and its link was still there at the start. Not so who asked in
+                // this life: his plugin may not have come as far as the link.
+                Standing::Seen if !has_veth(&owner.meta, names) => {
+                    let until = now.mono.plus(GRACE);
+                    owner.standing = Standing::Unconfirmed { until };
                 }
                 // Its veth is gone; should the list have been taken in mid-change, the next one or a restart confirms it.
                 Standing::Rebuilt { superseded: None } if !names.contains(&key.container_id) => {

@@ -28,8 +28,10 @@ pub fn rebuilt_key(host_veth: &str) -> PodKey {
 /// How sure it is that an owner lives.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Standing {
-    /// It asked for its address in this life of the agent, or the kernel shows it.
+    /// It asked for its address in this life of the agent, or nothing could show that it is gone.
     Confirmed,
+    /// The checkpoint names it, and the kernel has shown its link.
+    Seen,
     /// The checkpoint names it and the kernel does not show it: its plugin may be between our reply and the veth.
     Unconfirmed {
         /// Then it is given up.

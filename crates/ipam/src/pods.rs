@@ -44,7 +44,7 @@ impl Pool {
             return;
         }
         if let Some(owner) = self.owners.get_mut(&key) {
-            let was_in_doubt = owner.standing != Standing::Confirmed;
+            let was_in_doubt = !matches!(owner.standing, Standing::Confirmed | Standing::Seen);
             owner.standing = Standing::Confirmed;
             let answer = Answer::Assigned(owner.leases(&key));
             out.push(Action::Reply { request, answer });
@@ -296,7 +296,7 @@ impl Pool {
             key: key.clone(),
             owner: owner.clone(),
         });
-        if owner.standing != Standing::Confirmed {
+        if !matches!(owner.standing, Standing::Confirmed | Standing::Seen) {
             self.refresh_grace();
         }
         self.changed_owner(key);

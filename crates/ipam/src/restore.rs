@@ -481,8 +481,14 @@ fn standing(key: &PodKey, meta: &PodMeta, address: IpAddr, kernel: &KernelEviden
         };
     }
     // Entries of agents before 1.11 name no pod: nothing says they are stale.
-    if shown || meta.name.is_empty() || meta.namespace.is_empty() || has_veth(meta, &kernel.veths) {
+    if meta.name.is_empty() || meta.namespace.is_empty() {
         return Standing::Confirmed;
+    }
+    if has_veth(meta, &kernel.veths) {
+        return Standing::Seen;
+    }
+    if shown {
+        return Standing::Confirmed; // By a link of another name.
     }
     Standing::Unconfirmed {
         until: now.mono.plus(GRACE),

@@ -64,7 +64,7 @@ impl Pool {
         match &mut owner.standing {
             Standing::Unconfirmed { until } => *until = now.mono.plus(GRACE),
             Standing::Rebuilt { superseded: Some(s) } => s.at = now.mono.plus(GRACE),
-            Standing::Rebuilt { superseded: None } | Standing::Confirmed => {}
+            Standing::Rebuilt { superseded: None } | Standing::Confirmed | Standing::Seen => {}
         }
         self.owners.insert(key.clone(), owner);
     }

@@ -1,5 +1,6 @@
-//! Owners whose veth was not there at start: their plugins may have been between our reply and the veth. Once, before
-//! the pool's grace ends, the kernel is looked at again.
+//! Owners whose veth was not there at start: their plugins may have been between our reply and the veth; and owners whose veth
+//! was still there, though their DEL had come while nobody served it. Once, before the pool's grace ends, the kernel is
+//! looked at again.
 
 use std::time::Duration;
 

@@ -329,6 +329,28 @@ fn an_owner_whose_veth_shows_up_within_the_grace_stays() {
     assert_eq!(rig.pool.next_wake(), None);
 }
 
+/// Its DEL came while the agent was away, and its namespace was still being taken down when the agent was back.
+#[test]
+fn an_owner_whose_link_goes_right_after_the_start_is_given_up_too() {
+    let (mut rig, notes) = node(2).restart(|r| r.kernel.veths = vec![veth(&meta(1)), veth(&meta(2))]);
+    assert!(notes.is_empty(), "{notes:?}");
+    let new = rig.add(3);
+    rig.address(new);
+    rig.tell(vpcnet_ipam::Event::VethSeen {
+        names: vec![veth(&meta(1))],
+    });
+    rig.pass(29_999);
+    assert_eq!(rig.sums().1, 3, "a list may be taken in mid-change");
+    rig.pass(1);
+    assert_eq!(rig.sums().1, 2);
+    let left: Vec<_> = rig.pool.checkpoint().keys().collect();
+    assert_eq!(
+        left,
+        [key(1), key(3)],
+        "whose plugin may not have come so far is not doubted"
+    );
+}
+
 #[test]
 fn entries_without_a_pods_name_are_kept_without_a_veth() {
     let rig = node(1);
