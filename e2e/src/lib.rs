@@ -22,4 +22,4 @@ pub use bin::{binary, cargo_bin};
 pub use lab::{Failure, Lab, Options};
 pub use node::{Node, Pod};
 pub use stream::Stream;
-pub use wait::wait_for;
+pub use wait::{wait_for, wait_for_or};

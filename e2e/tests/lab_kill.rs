@@ -13,7 +13,7 @@ use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use vpcnet_e2e::{Lab, Node, Options, Stream, wait_for};
+use vpcnet_e2e::{Lab, Node, Options, Stream, wait_for, wait_for_or};
 
 /// An m5.large has three interfaces of ten addresses, one of them the interface's own.
 const POOL: u64 = 27;
@@ -101,18 +101,20 @@ fn killing_the_agent_at_fifty_random_moments_costs_no_address_and_no_connection(
         }
     }
     let kept_addresses: BTreeSet<String> = kept.values().cloned().collect();
-    let end = Instant::now() + SETTLED;
-    while node.owners().into_keys().collect::<BTreeSet<_>>() != kept_addresses {
-        // Who it was, and whether it is the pool that keeps it or the file.
-        let file = std::fs::read_to_string(node.checkpoint_file()).unwrap();
-        assert!(
-            Instant::now() < end,
-            "not only the kept pods own addresses after {SETTLED:?}; the checkpoint: {file}; the pool: {}; the pods: {:?}",
-            node.introspect("/v1/vpcnet/status").unwrap()["pool"],
-            node.pods()
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_for_or(
+        || {
+            // Who it is, and whether it is the pool that keeps it or the file.
+            let file = std::fs::read_to_string(node.checkpoint_file()).unwrap_or_default();
+            let status = node.introspect("/v1/vpcnet/status").unwrap_or_default();
+            format!(
+                "only the kept pods own addresses; the checkpoint: {file}; the pool: {}; the pods: {:?}",
+                status["pool"],
+                node.pods()
+            )
+        },
+        SETTLED,
+        || (node.owners().into_keys().collect::<BTreeSet<_>>() == kept_addresses).then_some(()),
+    );
     let (total, assigned) = node.pool().unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(
         (total, assigned),

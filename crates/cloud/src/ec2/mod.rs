@@ -25,7 +25,7 @@ pub use interfaces::{
 pub use network::{SecurityGroup, Subnet, Vpc};
 pub use tags::Tag;
 
-use crate::endpoint::{Environment, parse, regional};
+use crate::endpoint::{parse, regional};
 use crate::error::ConfigError;
 use crate::gate::Gates;
 use crate::http::HttpClient;
@@ -37,7 +37,7 @@ pub const DEFAULT_HTTP_TIMEOUT: Duration = Duration::from_secs(10);
 /// What an [`Ec2`] client needs.
 #[derive(Clone)]
 pub struct Ec2Config {
-    /// URL of the API instead of AWS's own for `region`, see [`ec2_endpoint_override`].
+    /// URL of the API instead of AWS's own for `region`.
     pub endpoint: Option<String>,
     /// The node's region, from IMDS.
     pub region: String,
@@ -63,14 +63,6 @@ impl Ec2Config {
             observer: Arc::new(NoObserver),
         }
     }
-}
-
-/// The EC2 endpoint that the environment asks for: `AWS_ENDPOINT_URL_EC2`, else `AWS_EC2_ENDPOINT` (the AWS VPC CNI's name), else
-/// `AWS_ENDPOINT_URL`.
-pub fn ec2_endpoint_override(environment: Environment<'_>) -> Option<String> {
-    ["AWS_ENDPOINT_URL_EC2", "AWS_EC2_ENDPOINT", "AWS_ENDPOINT_URL"]
-        .into_iter()
-        .find_map(environment)
 }
 
 /// The EC2 API. Cloning is cheap; clones share connections, credentials and back-off.

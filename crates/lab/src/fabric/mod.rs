@@ -58,6 +58,25 @@ pub struct Fabric {
     records: Records,
 }
 
+/// What went wrong while a change was carried out to its end. The first is the cause to tell: a node that could not be made is
+/// missed by every step after it.
+#[derive(Default)]
+struct Failures(Option<LabError>);
+
+impl Failures {
+    fn note(&mut self, result: Result<(), LabError>) {
+        match (result, &self.0) {
+            (Ok(()), _) => {}
+            (Err(e), None) => self.0 = Some(e),
+            (Err(e), Some(_)) => tracing::error!(error = %e, "a change of the fabric failed"),
+        }
+    }
+
+    fn first(self) -> Result<(), LabError> {
+        self.0.map_or(Ok(()), Err)
+    }
+}
+
 impl Fabric {
     /// Makes the VPC's router, the internet and the peer, then everything the view holds.
     ///
@@ -120,32 +139,22 @@ impl Fabric {
         let wanted = rules::render(view);
         let steps = links::steps(Some(&self.view), view);
         let text = rules::transition(&self.rules, &wanted);
-        let mut failures = Vec::new();
-        let mut note = |r: Result<(), LabError>| failures.extend(r.err());
+        let mut failures = Failures::default();
         match tool::nft(&self.vpc, &text) {
             Ok(()) => self.rules = wanted,
-            Err(e) => note(Err(e)),
+            Err(e) => failures.note(Err(e)),
         }
-        note(self.carry_out(&steps, view));
+        self.carry_out(&steps, view, &mut failures);
         self.view = view.clone();
-        let mut failures = failures.into_iter();
-        let first = failures.next();
-        failures.for_each(|e| tracing::error!(error = %e, "a change of the fabric failed"));
-        first.map_or(Ok(()), Err)
+        failures.first()
     }
 
-    fn carry_out(&mut self, steps: &Steps, view: &FabricView) -> Result<(), LabError> {
+    fn carry_out(&mut self, steps: &Steps, view: &FabricView, failures: &mut Failures) {
         if steps.is_empty() {
-            return Ok(());
+            return;
         }
-        let mut result = tool::ip(&self.vpc, &steps.remove);
-        let mut note = |r: Result<(), LabError>| {
-            if let Err(e) = r
-                && let Err(earlier) = std::mem::replace(&mut result, Err(e))
-            {
-                tracing::error!(error = %earlier, "a change of the fabric failed");
-            }
-        };
+        let mut note = |r| failures.note(r);
+        note(tool::ip(&self.vpc, &steps.remove));
         for id in &steps.nodes_gone {
             note(self.remove_node(id));
         }
@@ -156,7 +165,6 @@ impl Fabric {
             note(self.attach(view, interface));
         }
         note(tool::ip(&self.vpc, &steps.route));
-        result
     }
 
     fn add_node(&mut self, node: &FabricNode) -> Result<(), LabError> {
@@ -364,4 +372,25 @@ fn sysctls(settings: &[(&str, &str)]) -> Result<(), LabError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_failure_is_told_not_what_came_of_it() {
+        let unknown = |name: &str| LabError::Unknown {
+            kind: "instance",
+            name: name.to_owned(),
+            known: Vec::new(),
+        };
+        let mut failures = Failures::default();
+        failures.note(Ok(()));
+        failures.note(Err(LabError::Refused("the cause".to_owned())));
+        failures.note(Err(unknown("i-1")));
+        failures.note(Ok(()));
+        assert_eq!(failures.first().unwrap_err().to_string(), "the cause");
+        assert!(Failures::default().first().is_ok());
+    }
 }
