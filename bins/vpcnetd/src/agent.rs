@@ -87,7 +87,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         leftovers: Arc::clone(&leftovers),
         snat: Arc::new(Snat::new(
             config.host.clone(),
-            leftovers,
+            Arc::clone(&leftovers),
             publisher.clone(),
             Arc::clone(&metrics),
         )),
@@ -112,6 +112,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         config: Arc::clone(&config),
         publisher: publisher.clone(),
         metrics: Arc::clone(&metrics),
+        leftovers,
     };
     if let Some(bind) = config.introspection.clone() {
         tokio::spawn(http::serve(
@@ -192,8 +193,10 @@ impl Life {
             ));
             startup::all_alive(found.checkpoint.as_ref())
         });
+        let began = std::time::Instant::now();
         match startup::warm(&self.around, &found, &kernel) {
             Ok((mut started, interfaces, missing)) => {
+                self.around.metrics.drop_in.initialised(true, began.elapsed());
                 started.notes.splice(0..0, found.notes);
                 match self.around.ec2(&started.facts.machine.region) {
                     Ok(ec2) => self.live(started, &interfaces, ec2, true, missing),

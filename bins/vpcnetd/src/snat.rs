@@ -155,7 +155,7 @@ impl Snat {
         let leftovers = Arc::clone(&self.leftovers);
         let looked = Arc::clone(&self.looked);
         // It runs a program and waits for it.
-        tokio::task::spawn_blocking(move || {
+        let ensured = tokio::task::spawn_blocking(move || {
             config.primary_link = link_name(&mac)?;
             let mut table = lock(&table);
             if !looked.load(Ordering::Relaxed) {
@@ -167,7 +167,11 @@ impl Snat {
             config.earlier = leftovers.earlier();
             Ok(table.ensure(&config)?)
         })
-        .await?
+        .await
+        .map_err(SnatError::from)
+        .flatten();
+        self.metrics.drop_in.connmark_reconciled(ensured.is_ok());
+        ensured
     }
 }
 

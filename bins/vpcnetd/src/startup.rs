@@ -118,9 +118,9 @@ impl Surroundings {
             p.vpc_cidrs.clone_from(&facts.vpc_cidrs);
             p.ready = true;
         });
-        self.metrics
-            .ready_seconds
-            .set(crate::clock::since_start().as_secs_f64());
+        let took = crate::clock::since_start();
+        self.metrics.ready_seconds.set(took.as_secs_f64());
+        self.metrics.drop_in.started(took);
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 use vpcnet_ipam::{Answer, Cards, Event, Mono, Now, PodKey, PodMeta, Pool, RequestId};
 
+use super::refusals::Refusals;
 use super::Started;
 use crate::state::Facts;
 
@@ -27,6 +28,8 @@ pub struct View<'a> {
     pub checkpoint_error: Option<&'a str>,
     /// What was odd at start.
     pub notes: &'a [String],
+    /// Who was refused lately.
+    pub refusals: &'a Refusals,
     /// Now.
     pub now: Now,
 }

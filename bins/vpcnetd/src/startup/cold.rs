@@ -1,6 +1,6 @@
 //! A start on a machine nothing is known of: IMDS says what it is, and is asked until it does.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vpcnet_cloud::{Ec2, InstanceFacts};
 use vpcnet_ipam::{Event, Evidence, InterfaceFacts, KernelEvidence, Limits, Pool, Restored};
@@ -25,9 +25,16 @@ pub async fn cold(
 ) -> (Started, Vec<InterfaceFacts>, Ec2) {
     let mut pause = PAUSE.0;
     loop {
-        match attempt(around, &found, &kernel).await {
+        let began = Instant::now();
+        let attempted = attempt(around, &found, &kernel).await;
+        around
+            .metrics
+            .drop_in
+            .initialised(attempted.is_ok(), began.elapsed());
+        match attempted {
             Ok(done) => return done,
             Err(why) => {
+                around.metrics.error("nodeInit");
                 tracing::warn!(%why, retry_in_ms = pause.as_millis(), "not started yet");
                 around.core.starting(why);
             }

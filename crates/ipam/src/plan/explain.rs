@@ -25,7 +25,7 @@ impl Pool {
     #[must_use]
     pub fn explain(&self, now: Now) -> PlanReport {
         let plan = make(self, now.mono, true);
-        let mut lines = Vec::new();
+        let mut lines = self.differs();
         for card in &plan.cards {
             let mut of_card = vec![self.have(card), self.want(card)];
             of_card.extend(self.reach(card));
@@ -42,6 +42,7 @@ impl Pool {
                 plan.tally.orphans
             ));
         }
+        lines.extend(self.new_ones_lie(now));
         lines.extend(plan.blocked.iter().map(|b| {
             format!(
                 "{} must wait {} ms more: {}",
