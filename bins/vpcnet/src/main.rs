@@ -6,9 +6,11 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod explain;
 mod http;
 mod lab;
 mod plan;
+mod span;
 mod status;
 
 use std::ffi::OsString;
@@ -21,7 +23,7 @@ use vpcnet_config::vars;
 /// Where the agent answers unless it was told otherwise.
 const DEFAULT_ADDRESS: &str = vars::INTROSPECTION_BIND_ADDRESS.default;
 
-/// VPC addresses for pods: the lab, the agent's status, its next plan and its settings.
+/// VPC addresses for pods: the lab, the agent's status, its next plan, one pod explained, and its settings.
 #[derive(Parser)]
 #[command(
     name = "vpcnet",
@@ -63,10 +65,29 @@ enum Command {
         /// A pool saved from `/v1/vpcnet/pool` instead of the live agent's; `-` reads stdin
         file: Option<PathBuf>,
     },
+    /// Why something is as it is
+    Explain {
+        #[command(subcommand)]
+        command: ExplainCommand,
+    },
     /// The agent's settings
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum ExplainCommand {
+    /// A pod of this node: its address and what the kernel has for it, or what it waits for, or why it was refused
+    Pod {
+        #[command(flatten)]
+        agent: Agent,
+        /// As JSON, for programs
+        #[arg(long)]
+        json: bool,
+        /// NAMESPACE/NAME
+        pod: String,
     },
 }
 
@@ -118,6 +139,8 @@ enum Failure {
     Ask(#[from] http::AskError),
     #[error(transparent)]
     Plan(#[from] plan::PlanError),
+    #[error(transparent)]
+    Explain(#[from] explain::ExplainError),
     #[error("the agent's answer cannot be read: {0}; is it of another version than this command?")]
     Answer(#[from] serde_json::Error),
     #[error("cannot start: {0}")]
@@ -133,7 +156,10 @@ fn main() -> ExitCode {
         Err(Failure::Print(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("vpcnet: {failure}");
-            ExitCode::FAILURE
+            match failure {
+                Failure::Explain(explain::ExplainError::Name { .. }) => ExitCode::from(2),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -145,6 +171,9 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             command: ConfigCommand::Check { file, container },
         } => config::check(file, container.as_deref()),
         Command::Status { agent, json } => asking(async { status::run(&agent.address(), json).await }),
+        Command::Explain {
+            command: ExplainCommand::Pod { agent, json, pod },
+        } => asking(async { explain::pod(&agent.address(), &pod, json).await }),
         Command::Plan {
             agent,
             why,

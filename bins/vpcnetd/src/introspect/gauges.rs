@@ -34,12 +34,12 @@ pub(super) fn set(view: &View<'_>, metrics: &Metrics) {
     let per_eni = pool.limits.per_eni();
     metrics.eni_max.set(i64::from(eni_max));
     metrics.ip_max.set(i64::from(match pool.targets.mode {
-        Mode::SecondaryIp => eni_max.saturating_mul(per_eni),
         Mode::Prefixes => eni_max
             .saturating_mul(per_eni)
             .saturating_mul(vpcnet_ipam::arithmetic::PREFIX_SIZE),
         // A /80 has more than anybody counts: what the node may have is what max-pods allows.
         Mode::Ipv6 => pool.targets.max_pods,
+        _ => eni_max.saturating_mul(per_eni),
     }));
     metrics.eni_allocated.set(number(managed().count()));
     metrics.total.set(match pool.targets.mode {

@@ -57,7 +57,8 @@ impl Collector for Summaries {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let desc = &self.0.desc;
-        let metrics = lock(&self.0.sums).iter().map(|(values, sum)| {
+        let sums = lock(&self.0.sums);
+        let metrics = sums.iter().map(|(values, sum)| {
             let pair = |(name, value): (&String, &String)| {
                 let mut pair = LabelPair::default();
                 pair.set_name(name.clone());

@@ -34,6 +34,7 @@ pub struct Agent {
     pub socket: PathBuf,
     pub core: CoreHandle,
     pub publisher: Publisher,
+    pub metrics: Arc<Metrics>,
     _orders: mpsc::UnboundedReceiver<Order>,
     stop: watch::Sender<bool>,
     pub server: tokio::task::JoinHandle<()>,
@@ -65,7 +66,7 @@ impl Agent {
         });
         let services = grpc::Services {
             core: handle.clone(),
-            metrics,
+            metrics: Arc::clone(&metrics),
             published: publisher.subscribe(),
         };
         let bound = socket::bind(&path).unwrap();
@@ -79,6 +80,7 @@ impl Agent {
             socket: path,
             core: handle,
             publisher,
+            metrics,
             _orders: orders,
             stop,
             server,
