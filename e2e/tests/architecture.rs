@@ -139,6 +139,10 @@ const MUST_NOT_KNOW: &[(&str, &[&[&str]])] = &[
         ]],
     ),
     (
+        "vpcnet-fuzz",
+        &[&["vpcnet-linux", "vpcnet-rpc", "vpcnet-lab", "tonic", "axum"]],
+    ),
+    (
         "vpcnet-e2e",
         &[&["vpcnet-ipam", "vpcnet-linux", "vpcnet-cloud", "vpcnet-lab"]],
     ),
@@ -193,6 +197,7 @@ fn nobody_depends_on_a_binary_the_benchmark_or_these_tests() {
                 "vpcnet-bench",
                 "vpcnet-floor",
                 "vpcnet-e2e",
+                "vpcnet-fuzz",
             ];
             assert!(
                 !leaf.contains(&dependency.as_str()),

@@ -113,7 +113,11 @@ fn range(random: &mut Random, len: usize) -> (usize, usize) {
 fn digits(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     let rest = bytes.get(at..)?;
     let from = at + rest.iter().position(u8::is_ascii_digit)?;
-    let len = bytes.get(from..)?.iter().take_while(|b| b.is_ascii_digit()).count();
+    let len = bytes
+        .get(from..)?
+        .iter()
+        .take_while(|b| b.is_ascii_digit())
+        .count();
     Some((from, from + len))
 }
 

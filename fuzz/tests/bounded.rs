@@ -48,7 +48,10 @@ fn run(name: &str) {
         check(target, &input, &format!("change {runs} of seed {seed}"));
         runs += 1;
     }
-    println!("{name}: {} entries, {runs} changed ones of seed {seed}", entries.len());
+    println!(
+        "{name}: {} entries, {runs} changed ones of seed {seed}",
+        entries.len()
+    );
 }
 
 fn check(target: &Target, bytes: &[u8], which: &str) {

@@ -218,7 +218,7 @@ fn interface_line(out: &mut String, i: &InterfaceView) {
     );
 }
 
-/// Only what says more than the interfaces do.
+/// Only what says more than the interfaces do; that it ran dry stands among what is not tried before when.
 fn subnet_line(out: &mut String, s: &SubnetView) {
     let mut said = Vec::new();
     match (s.left_addresses, s.left_prefixes) {
@@ -229,7 +229,6 @@ fn subnet_line(out: &mut String, s: &SubnetView) {
     if s.excluded {
         said.push("excluded by its tags: no new pods there".to_owned());
     }
-    said.extend(s.dry.clone());
     if !said.is_empty() {
         let _ = writeln!(out, "  {}: {}", s.id, said.join("; "));
     }

@@ -13,9 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use vpcnet_ipam::{
-    Action, Answer, CheckpointWriter, Event, Mono, PodKey, PodMeta, Pool, RequestId, Size,
-};
+use vpcnet_ipam::{Action, Answer, CheckpointWriter, Event, Mono, PodKey, PodMeta, Pool, RequestId, Size};
 
 use crate::clock;
 use crate::metrics::{AddStage, Metrics};

@@ -20,10 +20,10 @@ use tokio::sync::watch;
 use vpcnet_cloud::{CallReport, Observer, Service};
 use vpcnet_ipam::{CustomNetwork, Event, Evidence, InterfaceKind, Mode, Subnets, Targets};
 use vpcnetd::config::{Bind, Config};
+use vpcnetd::http;
 use vpcnetd::introspect::{self, Pages};
 use vpcnetd::leftovers::Leftovers;
 use vpcnetd::observer::Calls;
-use vpcnetd::http;
 
 use common::{Agent, add, del, started, until};
 
@@ -54,7 +54,10 @@ impl Told {
         };
         let bind = Bind::Unix(socket.clone());
         tokio::spawn(http::serve("test", bind, introspect::router(pages), stopped));
-        until("the pages are served", async || UnixStream::connect(&socket).await.is_ok()).await;
+        until("the pages are served", async || {
+            UnixStream::connect(&socket).await.is_ok()
+        })
+        .await;
         Self {
             agent,
             socket,
@@ -167,7 +170,12 @@ const ORIGINAL: &[(&str, &str, &[&str], There)] = &[
     ("awscni_reconcile_count", "counter", &["fn"], Then),
     ("awscni_add_ip_req_count", "counter", &[], Always),
     ("awscni_del_ip_req_count", "counter", &["reason"], Then),
-    ("awscni_aws_api_latency_ms", "summary", &["api", "error", "status"], Then),
+    (
+        "awscni_aws_api_latency_ms",
+        "summary",
+        &["api", "error", "status"],
+        Then,
+    ),
     ("awscni_aws_api_error_count", "counter", &["api", "error"], Then),
     ("awscni_aws_utils_error_count", "counter", &["fn", "error"], Then),
     ("awscni_ec2api_req_count", "counter", &["fn"], Then),
@@ -241,7 +249,10 @@ async fn the_metrics_of_the_original_are_there_by_name_type_and_labels() {
     metrics.drop_in.initialised(false, Duration::from_secs(1));
     metrics.drop_in.connmark_reconciled(true);
     let during = told.metrics().await;
-    assert_eq!(during.value("awscni_assigned_ip_per_cidr{cidr=\"10.0.1.0/32\"}"), 1.0);
+    assert_eq!(
+        during.value("awscni_assigned_ip_per_cidr{cidr=\"10.0.1.0/32\"}"),
+        1.0
+    );
     cni.del_network(del(1)).await.unwrap();
     let scraped = told.metrics().await;
     assert_eq!(
@@ -250,7 +261,11 @@ async fn the_metrics_of_the_original_are_there_by_name_type_and_labels() {
         "what no pod has is no series"
     );
     for (name, kind, labels, _) in ORIGINAL {
-        let seen = if scraped.types.contains_key(*name) { &scraped } else { &during };
+        let seen = if scraped.types.contains_key(*name) {
+            &scraped
+        } else {
+            &during
+        };
         assert_eq!(seen.types.get(*name).map(String::as_str), Some(*kind), "{name}");
         let wanted: BTreeSet<&str> = labels.iter().copied().collect();
         for found in &seen.labels[*name] {
@@ -284,9 +299,18 @@ async fn the_metrics_of_the_original_are_there_by_name_type_and_labels() {
         ("awscni_eni_max", 3.0),
         ("awscni_ip_max", 27.0),
         ("awscni_total_ip_addresses", 2.0),
-        ("vpcnet_ec2_calls_total{action=\"CreateNetworkInterface\",result=\"success\"}", 1.0),
-        ("vpcnet_ec2_calls_total{action=\"CreateNetworkInterface\",result=\"throttled\"}", 1.0),
-        ("vpcnet_ec2_calls_total{action=\"CreateNetworkInterface\",result=\"unanswered\"}", 1.0),
+        (
+            "vpcnet_ec2_calls_total{action=\"CreateNetworkInterface\",result=\"success\"}",
+            1.0,
+        ),
+        (
+            "vpcnet_ec2_calls_total{action=\"CreateNetworkInterface\",result=\"throttled\"}",
+            1.0,
+        ),
+        (
+            "vpcnet_ec2_calls_total{action=\"CreateNetworkInterface\",result=\"unanswered\"}",
+            1.0,
+        ),
         ("vpcnet_refusals_total{cause=\"target_reached\"}", 1.0),
         ("vpcnet_pool_free_addresses{subnet=\"subnet-1\"}", 2.0),
     ] {
@@ -300,7 +324,13 @@ async fn the_metrics_of_the_original_are_there_by_name_type_and_labels() {
 #[tokio::test]
 async fn waiting_pods_are_counted_by_cause_and_subnets_by_what_they_have_left() {
     let told = Told::by(Agent::with_pool(0, true), &[]).await;
-    assert!(!told.metrics().await.types.contains_key("vpcnet_subnet_free_addresses"));
+    assert!(
+        !told
+            .metrics()
+            .await
+            .types
+            .contains_key("vpcnet_subnet_free_addresses")
+    );
     told.agent.core.event(Event::SubnetFacts {
         subnet: "subnet-1".into(),
         free_addresses: 4_000,
@@ -311,8 +341,14 @@ async fn waiting_pods_are_counted_by_cause_and_subnets_by_what_they_have_left() 
     until("it waits", async || told.agent.waiting().await == 1).await;
     let scraped = told.metrics().await;
     assert_eq!(scraped.value("vpcnet_waiting_pods{cause=\"still_working\"}"), 1.0);
-    assert_eq!(scraped.value("vpcnet_subnet_free_addresses{subnet=\"subnet-1\"}"), 4_000.0);
-    assert_eq!(scraped.value("vpcnet_subnet_free_prefixes{subnet=\"subnet-1\"}"), 12.0);
+    assert_eq!(
+        scraped.value("vpcnet_subnet_free_addresses{subnet=\"subnet-1\"}"),
+        4_000.0
+    );
+    assert_eq!(
+        scraped.value("vpcnet_subnet_free_prefixes{subnet=\"subnet-1\"}"),
+        12.0
+    );
     assert!(scraped.value("awscni_ipamd_action_inprogress{fn=\"increaseDatastorePool\"}") >= 1.0);
     waits.abort();
 }
@@ -340,7 +376,10 @@ async fn the_pages_list_themselves() {
     let (status, body) = told.get("/v1/enis").await;
     assert!(status == 503 && body.contains("no pool yet"), "{status} {body}");
     let scraped = told.metrics().await;
-    assert_eq!(scraped.value("awscni_ipamd_action_inprogress{fn=\"nodeInit\"}"), 1.0);
+    assert_eq!(
+        scraped.value("awscni_ipamd_action_inprogress{fn=\"nodeInit\"}"),
+        1.0
+    );
 }
 
 /// A pool with a single address, a prefix and a /80, and a pod.
@@ -389,7 +428,12 @@ async fn interfaces_are_shown_in_the_shape_of_the_original_with_prefixes_and_wit
     wanted.sort_unstable();
     assert_eq!(keys, wanted);
     assert_eq!(
-        (&eni["ID"], &eni["IsPrimary"], &eni["RouteTableID"], &eni["SubnetID"]),
+        (
+            &eni["ID"],
+            &eni["IsPrimary"],
+            &eni["RouteTableID"],
+            &eni["SubnetID"]
+        ),
         (&json!("eni-1"), &json!(true), &json!(254), &json!("subnet-1"))
     );
     let cidrs = eni["AvailableIPv4Cidrs"].as_object().unwrap();
@@ -419,7 +463,10 @@ async fn interfaces_are_shown_in_the_shape_of_the_original_with_prefixes_and_wit
     assert!(address["AssignedTime"].as_str().unwrap().ends_with('Z'));
     let v6 = &eni["IPv6Cidrs"]["fd00:1:2:3:4::/80"];
     assert_eq!(v6["Cidr"]["Mask"], json!("/////////////wAAAAAAAA=="));
-    assert_eq!((&v6["IsPrefix"], &v6["AddressFamily"]), (&json!(true), &json!("6")));
+    assert_eq!(
+        (&v6["IsPrefix"], &v6["AddressFamily"]),
+        (&json!(true), &json!("6"))
+    );
 }
 
 #[tokio::test]
@@ -473,7 +520,11 @@ async fn interfaces_of_others_are_not_listed_and_excluded_ones_are_marked() {
     assert_eq!(enis.keys().collect::<Vec<_>>(), ["eni-1"]);
     assert_eq!(enis["eni-1"]["IsExcludedForPodIPs"], json!(true));
     assert_eq!(told.json("/v1/eni-configs").await, json!("zone-a"));
-    assert_eq!(told.metrics().await.value("awscni_eni_max"), 2.0, "what others have is not ours");
+    assert_eq!(
+        told.metrics().await.value("awscni_eni_max"),
+        2.0,
+        "what others have is not ours"
+    );
 }
 
 #[tokio::test]
@@ -521,7 +572,10 @@ async fn one_pod_is_explained_with_what_it_has_or_why_it_was_refused() {
     }
     let has = told.json("/v1/vpcnet/explain?namespace=default&name=pod-1").await;
     let held = &has["pod"]["holds"][0];
-    assert_eq!((&held["address"], &held["eni"]), (&json!("10.0.1.0"), &json!("eni-1")));
+    assert_eq!(
+        (&held["address"], &held["eni"]),
+        (&json!("10.0.1.0"), &json!("eni-1"))
+    );
     assert!(held["why"].as_str().unwrap().contains("idle longest"), "{held}");
     assert!(has["refused"].is_null());
     let musts = has["kernel"][0]["musts"].as_array().unwrap();
@@ -534,7 +588,10 @@ async fn one_pod_is_explained_with_what_it_has_or_why_it_was_refused() {
     let refused = told.json("/v1/vpcnet/explain?namespace=default&name=pod-2").await;
     assert_eq!(refused["refused"]["times"], json!(2));
     assert!(
-        refused["refused"]["message"].as_str().unwrap().contains("provisioning is off"),
+        refused["refused"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("provisioning is off"),
         "{refused}"
     );
     assert_eq!(refused["pod"]["holds"], json!([]));

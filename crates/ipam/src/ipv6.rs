@@ -12,10 +12,10 @@ use crate::intent::What;
 use crate::interface::{Address, Interface, State};
 use crate::journal::Limbo;
 use crate::kind::Kind;
+use crate::pick::Pick;
 use crate::plan::{
     Ceiling, Plan, Step, Tally, best_subnet, blocked_step, ceiling, count, free_device, slots,
 };
-use crate::pick::Pick;
 use crate::pool::Pool;
 use crate::time::Mono;
 use crate::why::Why;

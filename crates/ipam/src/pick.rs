@@ -39,7 +39,9 @@ struct Rank {
 impl Rank {
     /// How many pods had an address of its prefix.
     fn taken(&self) -> u32 {
-        Kind::Prefix.size().saturating_sub(crate::plan::count(self.room_left))
+        Kind::Prefix
+            .size()
+            .saturating_sub(crate::plan::count(self.room_left))
     }
 }
 

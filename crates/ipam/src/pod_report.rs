@@ -113,7 +113,8 @@ impl Pool {
                     let v4 = v4.map(|a| (IpAddr::V4(a.address), a.state, &a.owner));
                     let v6 = i.ipv6.iter();
                     let v6 = v6.map(|a| (IpAddr::V6(a.address), a.state, &a.owner));
-                    v4.chain(v6).map(move |(address, state, owner)| (i, address, state, owner))
+                    v4.chain(v6)
+                        .map(move |(address, state, owner)| (i, address, state, owner))
                 })
                 .filter(|(.., state, _)| *state != AddressState::Assigned)
                 .filter_map(|(i, address, state, owner)| {

@@ -124,10 +124,10 @@ impl Pool {
             }
             for (at, _) in interface.ipv6.iter().filter(|(_, a)| a.state == State::Owned) {
                 let mut prefixes = interface.ipv6_prefixes.iter();
-                let cidr = prefixes.find(|p| p.contains(at)).copied().map_or_else(
-                    || IpNet::from(std::net::IpAddr::V6(*at)),
-                    IpNet::V6,
-                );
+                let cidr = prefixes
+                    .find(|p| p.contains(at))
+                    .copied()
+                    .map_or_else(|| IpNet::from(std::net::IpAddr::V6(*at)), IpNet::V6);
                 *all.entry(cidr).or_default() += 1;
             }
         }

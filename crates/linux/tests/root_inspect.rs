@@ -47,7 +47,10 @@ fn a_pod_as_add_left_it_has_all_that_it_must_have() {
         assert!(all.iter().all(|m| m.is_so), "{all:#?}");
         assert_eq!(all.len(), 6, "{all:#?}");
         let says = |text: &str| all.iter().any(|m| m.what.contains(text));
-        assert!(says(&format!("rule 512: from all to {}/32 table 254", pod.address)));
+        assert!(says(&format!(
+            "rule 512: from all to {}/32 table 254",
+            pod.address
+        )));
         assert!(says(&format!("rule 1536: from {}/32 table 3", pod.address)));
         assert!(says("default route dev ens6 table 3"));
     });
@@ -86,10 +89,7 @@ fn each_thing_that_is_missing_is_named_and_no_other() {
         ] {
             sh(&harm);
             let found = wrong(host, &question);
-            assert!(
-                found.len() == 1 && found[0].contains(said),
-                "{harm}: {found:#?}"
-            );
+            assert!(found.len() == 1 && found[0].contains(said), "{harm}: {found:#?}");
             sh(&repair);
             assert_eq!(wrong(host, &question), [""; 0], "{repair}");
         }
@@ -97,7 +97,10 @@ fn each_thing_that_is_missing_is_named_and_no_other() {
         sh(&format!("ip rule delete from {address} priority 1536"));
         sh(&format!("ip rule add from {address} priority 1536 table 9"));
         let found = wrong(host, &question);
-        assert!(found[0].contains("there is 1536: from") && found[0].contains("table 9"), "{found:#?}");
+        assert!(
+            found[0].contains("there is 1536: from") && found[0].contains("table 9"),
+            "{found:#?}"
+        );
     });
 }
 
@@ -113,7 +116,9 @@ fn a_pod_that_is_gone_and_an_interface_that_is_gone_are_told() {
         question.mac = Some("02:00:00:00:00:99".parse().unwrap());
         let found = wrong(host, &question);
         assert!(
-            found.iter().any(|f| f.contains("02:00:00:00:00:99") && f.contains("not attached")),
+            found
+                .iter()
+                .any(|f| f.contains("02:00:00:00:00:99") && f.contains("not attached")),
             "{found:#?}"
         );
     });
@@ -130,6 +135,9 @@ fn a_pod_on_the_primary_interface_must_have_no_rule_of_its_own() {
         assert_eq!(wrong(host, &question), [""; 0]);
         sh(&format!("ip rule add from {} priority 1536 table 3", pod.address));
         let found = wrong(host, &question);
-        assert!(found.len() == 1 && found[0].contains("the primary one"), "{found:#?}");
+        assert!(
+            found.len() == 1 && found[0].contains("the primary one"),
+            "{found:#?}"
+        );
     });
 }

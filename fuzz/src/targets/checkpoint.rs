@@ -41,11 +41,19 @@ fn check(bytes: &[u8]) {
     let keys: BTreeSet<_> = checkpoint.keys().collect();
     assert!(checkpoint.allocations.iter().all(|a| keys.contains(&a.key)));
     let written = checkpoint.to_json();
-    assert_eq!(Checkpoint::parse(&written).unwrap(), checkpoint, "not what was written");
+    assert_eq!(
+        Checkpoint::parse(&written).unwrap(),
+        checkpoint,
+        "not what was written"
+    );
     // Half a file must never be taken for one with fewer owners. The last byte is the line's end.
     let cut = bytes.len() % written.len().saturating_sub(1).max(1);
     let half = written.get(..cut).unwrap_or_default();
-    assert!(Checkpoint::parse(half).is_err(), "{cut} of {} bytes", written.len());
+    assert!(
+        Checkpoint::parse(half).is_err(),
+        "{cut} of {} bytes",
+        written.len()
+    );
 }
 
 fn names_the_place(error: &CheckpointError) {

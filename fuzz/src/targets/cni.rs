@@ -31,7 +31,11 @@ pub(crate) const CNI_STDIN: Target = Target {
 fn check_stdin(stdin: &[u8]) {
     // VERSION has to be answered whatever comes.
     let answer = version_answer(stdin);
-    assert!(answer.get("supportedVersions").is_some_and(serde_json::Value::is_array));
+    assert!(
+        answer
+            .get("supportedVersions")
+            .is_some_and(serde_json::Value::is_array)
+    );
     let spoken = NetConf::version_of(stdin);
     for verb in Verb::ALL {
         let conf = match NetConf::parse(verb, stdin) {
@@ -53,7 +57,8 @@ fn check_stdin(stdin: &[u8]) {
             let whole = serde_json::json!({
                 "cniVersion": version.as_str(), "name": "n", "type": "aws-cni", "prevResult": printed,
             });
-            let again = NetConf::parse(Verb::Del, whole.to_string().as_bytes()).expect("a whole configuration");
+            let again =
+                NetConf::parse(Verb::Del, whole.to_string().as_bytes()).expect("a whole configuration");
             assert_eq!(again.prev_result.as_ref(), Some(result));
         }
         assert!(SpecVersion::ALL.contains(&spoken));
@@ -98,7 +103,9 @@ fn check_args(bytes: &[u8]) {
         Err(error) => {
             let said = error.to_string();
             let named = match &error {
-                ArgsError::Pair { pair } => text.contains(pair.as_str()) && said.contains(&format!("{pair:?}")),
+                ArgsError::Pair { pair } => {
+                    text.contains(pair.as_str()) && said.contains(&format!("{pair:?}"))
+                }
                 ArgsError::Unknown { keys } => {
                     !keys.is_empty() && keys.iter().all(|k| text.contains(k.as_str()))
                 }

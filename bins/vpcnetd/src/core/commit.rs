@@ -272,7 +272,8 @@ impl Core {
             }
             Answer::UnknownPod => tracing::debug!(sandbox = %key.container_id, took_us, "no such owner"),
             Answer::Refused(refusal) => {
-                self.refusals.note(key, &told.meta, told.is_add, refusal, clock::now().wall_ns, *took);
+                self.refusals
+                    .note(key, &told.meta, told.is_add, refusal, clock::now().wall_ns, *took);
                 let refused = &self.metrics.refused;
                 refused.with_label_values(&[cause_label(refusal.cause)]).inc();
                 if told.is_add && is_want(refusal.cause) {

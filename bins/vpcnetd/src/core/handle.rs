@@ -7,8 +7,8 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 use vpcnet_ipam::{Answer, Cards, Event, Mono, Now, PodKey, PodMeta, Pool, RequestId};
 
-use super::refusals::Refusals;
 use super::Started;
+use super::refusals::Refusals;
 use crate::state::Facts;
 
 /// A look at the pool, run by the core between two batches.

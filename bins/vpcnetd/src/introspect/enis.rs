@@ -22,9 +22,7 @@ pub(super) fn page(view: &PoolView) -> Value {
     }
     let excluded = |i: &InterfaceView| view.targets.subnets.excluded.contains(&i.subnet);
     let cards = cards.into_iter().map(|(card, interfaces)| {
-        let enis = interfaces
-            .iter()
-            .map(|i| (i.id.to_string(), eni(i, excluded(i))));
+        let enis = interfaces.iter().map(|i| (i.id.to_string(), eni(i, excluded(i))));
         let mut page = Map::new();
         page.insert("TotalIPs".into(), total(&interfaces).into());
         page.insert("AssignedIPs".into(), assigned(&interfaces).into());

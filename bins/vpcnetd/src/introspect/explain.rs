@@ -59,7 +59,9 @@ pub(super) async fn page(State(pages): State<Pages>, Query(which): Query<Which>)
         .collect();
     let Which { namespace, name } = which;
     let answer = pages.core.look(move |view| {
-        let pool = view.pool.map(|p| p.explain_pod(view.now, &namespace, &name, &veths));
+        let pool = view
+            .pool
+            .map(|p| p.explain_pod(view.now, &namespace, &name, &veths));
         Page {
             starting: view.starting.to_owned(),
             now_ns: view.now.wall_ns,

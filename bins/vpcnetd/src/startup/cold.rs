@@ -187,3 +187,133 @@ fn salt() -> String {
     }
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use vpcnet_cloud::{CredentialProvider, CredentialSource, Ec2Config, Imds};
+    use vpcnet_ipam::Journal;
+
+    use super::*;
+    use crate::state::StateFile;
+
+    /// EC2 at this address.
+    fn ec2(endpoint: String) -> Ec2 {
+        let imds = Imds::new(Some("http://127.0.0.1:1".into())).unwrap();
+        let keys = |name: &str| {
+            let known = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].contains(&name);
+            known.then(|| "x".to_owned())
+        };
+        let source = CredentialSource::from_environment(&keys, &imds, "eu-west-1").unwrap();
+        let mut config = Ec2Config::new("eu-west-1", CredentialProvider::new(source).unwrap());
+        config.endpoint = Some(endpoint);
+        Ec2::new(config).unwrap()
+    }
+
+    /// Answers every request with this.
+    fn answering(body: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                // The request may come in pieces; its end is that of the form's last field.
+                let mut seen = Vec::new();
+                let mut piece = [0; 4096];
+                while !String::from_utf8_lossy(&seen).contains("InstanceType.1=") {
+                    let n = stream.read(&mut piece).unwrap();
+                    if n == 0 {
+                        break;
+                    }
+                    seen.extend_from_slice(&piece[..n]);
+                }
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                    body.len()
+                );
+                stream.write_all((head + body).as_bytes()).unwrap();
+            }
+        });
+        format!("http://{address}")
+    }
+
+    fn machine(instance_type: &str) -> Machine {
+        Machine {
+            instance_type: instance_type.into(),
+            ..Machine::default()
+        }
+    }
+
+    /// An earlier life on such a machine, with such limits.
+    fn earlier(instance_type: &str, limits: &Limits) -> Found {
+        let facts = Facts {
+            machine: machine(instance_type),
+            limits: limits.clone(),
+            ..Facts::default()
+        };
+        let identity = super::identity(&facts.machine, "salt");
+        let valid = limits::of_type(vpcnet_limits::lookup("m5.large").unwrap());
+        let journal: Journal = Pool::new(identity, valid, vpcnet_ipam::Targets::default())
+            .unwrap()
+            .journal();
+        let bytes = StateFile::write(&facts, &journal).unwrap();
+        Found {
+            state: Some(StateFile::parse(&bytes).unwrap()),
+            ..Found::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_type_that_the_table_lacks_has_the_limits_of_the_earlier_life_else_those_that_ec2_tells() {
+        let away = || ec2("http://127.0.0.1:1".into());
+        let known = limits_of(&away(), &machine("m5.large"), &Found::default())
+            .await
+            .unwrap();
+        assert_eq!(known.ipv4_per_interface, 10, "the table needs nobody");
+        let remembered = Limits {
+            ipv4_per_interface: 77,
+            ..known.clone()
+        };
+        let found = earlier("x9.huge", &remembered);
+        assert_eq!(
+            limits_of(&away(), &machine("x9.huge"), &found).await.unwrap(),
+            remembered
+        );
+        // Another type was there: its limits are not this one's.
+        let why = limits_of(&away(), &machine("x9.small"), &found)
+            .await
+            .unwrap_err();
+        assert!(
+            why.contains("x9.small are not in the built-in table and EC2 does not tell them"),
+            "{why}"
+        );
+    }
+
+    #[tokio::test]
+    async fn limits_that_make_no_sense_are_named_and_not_taken() {
+        for (body, reason) in [
+            (
+                "<DescribeInstanceTypesResponse><instanceTypeSet><item><instanceType>x9.huge</instanceType><networkInfo><maximumNetworkInterfaces>many</maximumNetworkInterfaces></networkInfo></item></instanceTypeSet></DescribeInstanceTypesResponse>",
+                "many",
+            ),
+            (
+                "<DescribeInstanceTypesResponse><instanceTypeSet><item><instanceType>x9.huge</instanceType></item></instanceTypeSet></DescribeInstanceTypesResponse>",
+                "no interface and address limits for x9.huge",
+            ),
+            (
+                "<DescribeInstanceTypesResponse><instanceTypeSet/></DescribeInstanceTypesResponse>",
+                "x9.huge",
+            ),
+            ("<DescribeInstanceTypesResponse><instanceTypeSet>", "ends before"),
+            ("<html>502 Bad Gateway</html>", "no DescribeInstanceTypesResponse"),
+        ] {
+            let ec2 = ec2(answering(body));
+            let why = limits_of(&ec2, &machine("x9.huge"), &Found::default())
+                .await
+                .unwrap_err();
+            assert!(why.contains("x9.huge") && why.contains(reason), "{body}: {why}");
+        }
+    }
+}

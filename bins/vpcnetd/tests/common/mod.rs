@@ -8,6 +8,8 @@
     clippy::indexing_slicing
 )]
 
+pub mod root;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

@@ -158,11 +158,12 @@ pub(super) fn plain_word(path: &str, text: &str) -> Result<(), ImdsError> {
     Ok(())
 }
 
-/// Security groups, as a list of words that begin with `sg-`; never empty.
+/// Security groups, as a list of plain words that begin with `sg-`; never empty.
 pub(super) fn groups(path: &str, text: &str) -> Result<Vec<String>, ImdsError> {
     let found: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
     let path = path.to_owned();
-    match found.iter().find(|id| !id.starts_with("sg-")) {
+    let is_one = |id: &String| id.starts_with("sg-") && plain_word(&path, id).is_ok();
+    match found.iter().find(|id| !is_one(id)) {
         Some(_) => Err(ImdsError::Malformed {
             path,
             reason: "it does not list security groups (sg-…)".to_owned(),

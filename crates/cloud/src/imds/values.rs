@@ -19,8 +19,12 @@ pub(crate) const FORMS: [(&str, fn(&str) -> Result<Vec<String>, ImdsError>); 8] 
     }),
     ("ipv4s", |text| words(parse_list::<Ipv4Addr>("ipv4s", text))),
     ("ipv6s", |text| words(parse_list::<Ipv6Addr>("ipv6s", text))),
-    ("ipv4-cidrs", |text| words(parse_list::<Ipv4Net>("ipv4-cidrs", text))),
-    ("ipv6-cidrs", |text| words(parse_list::<Ipv6Net>("ipv6-cidrs", text))),
+    ("ipv4-cidrs", |text| {
+        words(parse_list::<Ipv4Net>("ipv4-cidrs", text))
+    }),
+    ("ipv6-cidrs", |text| {
+        words(parse_list::<Ipv6Net>("ipv6-cidrs", text))
+    }),
     ("macs", |text| {
         let all: Vec<String> = text
             .split_whitespace()

@@ -34,13 +34,15 @@ impl Pool {
         if wanted.custom.is_some() || !wanted.candidates.is_empty() {
             let named = self.new_subnets(self.targets.mode.kind()).into_iter();
             let named: Vec<String> = named
-                .map(|id| match of(&id.0).map(|s| (s.left_addresses, s.left_prefixes)) {
-                    Some((Some(addresses), Some(prefixes))) => {
-                        format!("{id} ({addresses} addresses and {prefixes} /28 blocks left)")
-                    }
-                    Some((Some(addresses), None)) => format!("{id} ({addresses} addresses left)"),
-                    _ => format!("{id} (not counted yet)"),
-                })
+                .map(
+                    |id| match of(&id.0).map(|s| (s.left_addresses, s.left_prefixes)) {
+                        Some((Some(addresses), Some(prefixes))) => {
+                            format!("{id} ({addresses} addresses and {prefixes} /28 blocks left)")
+                        }
+                        Some((Some(addresses), None)) => format!("{id} ({addresses} addresses left)"),
+                        _ => format!("{id} (not counted yet)"),
+                    },
+                )
                 .collect();
             lines.push(match named.is_empty() {
                 true => "new interfaces lie in no subnet: none may be used".to_owned(),

@@ -34,7 +34,11 @@ fn a_pod_has_an_address_and_the_reason_why_this_one() {
         "{why}"
     );
     assert!(report.waits.is_empty() && report.had.is_empty());
-    assert!(rig.pool.explain_pod(rig.now(), "default", "web-8", &[]).is_empty());
+    assert!(
+        rig.pool
+            .explain_pod(rig.now(), "default", "web-8", &[])
+            .is_empty()
+    );
     assert!(rig.pool.explain_pod(rig.now(), "other", "web-7", &[]).is_empty());
 }
 
@@ -46,7 +50,10 @@ fn in_prefix_mode_the_reason_names_the_prefix_and_how_full_it_was() {
     let held = &report.holds[0];
     let why = held.why.as_deref().unwrap();
     let prefix = held.prefix.unwrap();
-    assert!(why.starts_with(&format!("{prefix} was the fullest prefix")), "{why}");
+    assert!(
+        why.starts_with(&format!("{prefix} was the fullest prefix")),
+        "{why}"
+    );
     assert!(why.contains("(2 of 16 taken)"), "{why}");
 }
 
@@ -162,9 +169,8 @@ fn the_plan_says_where_new_interfaces_lie_and_which_subnets_are_excluded_or_dry(
     }
     let said = lines(&rig);
     assert!(
-        said.iter().any(
-            |l| l.contains(" has no addresses: InsufficientFreeAddressesInSubnet (asked again in 10 s")
-        ),
+        said.iter()
+            .any(|l| l.contains(" has no addresses: InsufficientFreeAddressesInSubnet (asked again in 10 s")),
         "{said:#?}"
     );
 }
@@ -212,10 +218,7 @@ fn sums_are_by_subnet_and_by_cidr() {
         panic!("one subnet")
     };
     let totals = rig.pool.view(rig.now()).totals;
-    assert_eq!(
-        (subnet.left_addresses, subnet.left_prefixes),
-        (Some(4_000), None)
-    );
+    assert_eq!((subnet.left_addresses, subnet.left_prefixes), (Some(4_000), None));
     assert_eq!(subnet.pool_free_addresses, totals.total - 17);
     assert_eq!(subnet.pool_free_prefixes, totals.free_prefixes);
     let by_cidr = rig.pool.assigned_by_cidr();
@@ -242,7 +245,10 @@ fn ipv6_is_explained_too() {
     rig.add(1);
     let report = rig.pool.explain_pod(rig.now(), "default", "web-1", &[]);
     let held = &report.holds[0];
-    assert!(held.address.is_ipv6() && held.prefix.unwrap().prefix_len() == 80, "{held:?}");
+    assert!(
+        held.address.is_ipv6() && held.prefix.unwrap().prefix_len() == 80,
+        "{held:?}"
+    );
     assert!(held.why.as_deref().unwrap().contains("/80"));
     assert_eq!(rig.pool.assigned_by_cidr().values().sum::<u32>(), 1);
 }

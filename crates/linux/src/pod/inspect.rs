@@ -169,7 +169,11 @@ fn from_rule(question: &Question, rules: &[Rule]) -> Must {
     must(
         format!("rule {wanted}"),
         is_so,
-        if is_so { String::new() } else { found("it is missing") },
+        if is_so {
+            String::new()
+        } else {
+            found("it is missing")
+        },
     )
 }
 
