@@ -42,10 +42,12 @@ fn scrape(lab: &Lab) -> String {
 fn a_pod_its_wait_and_its_refusal_are_explained_on_a_node_that_runs() {
     let lab = Lab::up(&Options {
         arguments: &["--nodes", "1", "--type", "m5.large"],
-        env: &["IP_COOLDOWN_PERIOD=1"],
+        // Two interfaces from the start, a third only when no address is left.
+        env: &["MINIMUM_IP_TARGET=18", "WARM_IP_TARGET=1", "IP_COOLDOWN_PERIOD=1"],
     });
     let node = Node::new(&lab, "node-1");
     node.wait_until_ready(READY);
+    node.wait_for_pool(18, READY);
     let first = node.must_add("first");
     let (code, said) = vpcnet(&lab, &["explain", "pod", "default/first"]);
     assert_eq!(code, 0, "{said}");
@@ -61,7 +63,6 @@ fn a_pod_its_wait_and_its_refusal_are_explained_on_a_node_that_runs() {
     );
 
     // The tenth pod is on a secondary interface: it has a table and a rule for its way out.
-    node.wait_for_pool(18, READY);
     for n in 1..10 {
         node.must_add(&format!("pod-{n}"));
     }
@@ -96,7 +97,6 @@ fn a_pod_its_wait_and_its_refusal_are_explained_on_a_node_that_runs() {
 
     // EC2 is away: what is there is given out, then pods wait, and then they are refused.
     lab.run(&["fault", "add", "*", "--error", "Unavailable:503"]);
-    node.wait_for_pool(18, READY);
     for n in 10..18 {
         node.must_add(&format!("pod-{n}"));
     }
@@ -130,7 +130,7 @@ fn a_pod_its_wait_and_its_refusal_are_explained_on_a_node_that_runs() {
     let (code, said) = vpcnet(&lab, &["explain", "pod", "default/nobody"]);
     assert!(code == 1 && said.contains("knows nothing of pod default/nobody"), "{said}");
     let (code, said) = vpcnet(&lab, &["plan", "--why"]);
-    assert!(code == 0 && said.contains("warm ENI target 1"), "{said}");
+    assert!(code == 0 && said.contains("warm IP target 1"), "{said}");
 
     // What really happened is in the figures.
     let scraped = scrape(&lab);

@@ -171,13 +171,17 @@ fn inside(directory: &Path) {
     let deadline = Instant::now() + SOON;
     loop {
         let asked = direct::Connection::open(&direct::socket_beside(&socket), SOON)
-            .and_then(|c| c.call(&method::STATUS, &StatusRequest {}, SOON));
+            .map_err(|e| e.to_string())
+            .and_then(|c| {
+                c.call(&method::STATUS, &StatusRequest {}, SOON)
+                    .map_err(|e| e.to_string())
+            });
         let said = match asked {
             Ok(reply) => {
                 assert!(!reply.ready);
                 reply.message
             }
-            Err(error) => error.to_string(),
+            Err(error) => error,
         };
         // The path, and what is wrong with it.
         if said.contains("IMDS") && said.contains("mac") && said.contains("MAC address") {
