@@ -22,7 +22,10 @@ fn vpcnet(lab: &Lab, arguments: &[&str]) -> (i32, String) {
     command.extend(arguments);
     match lab.try_run(&command) {
         Ok(said) => (0, said),
-        Err(failure) => (failure.code.unwrap(), format!("{}{}", failure.stdout, failure.stderr)),
+        Err(failure) => (
+            failure.code.unwrap(),
+            format!("{}{}", failure.stdout, failure.stderr),
+        ),
     }
 }
 
@@ -91,7 +94,8 @@ fn a_pod_its_wait_and_its_refusal_are_explained_on_a_node_that_runs() {
     in_node(&lab, &format!("ip link set {end} down"));
     let (_, said) = vpcnet(&lab, &["explain", "pod", "default/pod-9"]);
     assert!(
-        said.contains("the host lacks something for it") && said.contains(&format!("✗ link {end} up (it is down)")),
+        said.contains("the host lacks something for it")
+            && said.contains(&format!("✗ link {end} up (it is down)")),
         "{said}"
     );
 
@@ -128,7 +132,10 @@ fn a_pod_its_wait_and_its_refusal_are_explained_on_a_node_that_runs() {
         "{status}"
     );
     let (code, said) = vpcnet(&lab, &["explain", "pod", "default/nobody"]);
-    assert!(code == 1 && said.contains("knows nothing of pod default/nobody"), "{said}");
+    assert!(
+        code == 1 && said.contains("knows nothing of pod default/nobody"),
+        "{said}"
+    );
     let (code, said) = vpcnet(&lab, &["plan", "--why"]);
     assert!(code == 0 && said.contains("warm IP target 1"), "{said}");
 

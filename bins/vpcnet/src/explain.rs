@@ -232,8 +232,11 @@ fn had(out: &mut String, pod: &str, left: &LeftAddress, now_ns: i64) {
 /// One refusal in a sentence.
 pub(crate) fn refusal(refused: &Refused, now_ns: i64) -> String {
     let again = match refused.retry_in_ms {
-        Some(ms) => format!("; it was to be tried again {} later", span(ms)),
-        None => String::new(),
+        // Mostly the words say it.
+        Some(ms) if !refused.message.contains("tried again") => {
+            format!("; it was to be tried again {} later", span(ms))
+        }
+        _ => String::new(),
     };
     let times = match refused.times {
         1 => String::new(),

@@ -119,13 +119,9 @@ fn texts<'a>(status: &'a Value, path: &str) -> impl Iterator<Item = &'a str> {
 
 fn waiting(out: &mut String, pool: &PoolView) {
     for pod in pool.waiting.iter().take(LISTED) {
-        let next = pod
-            .retry_in_ms
-            .map(|ms| format!("; tried again in {}", span(ms)))
-            .unwrap_or_default();
         let _ = writeln!(
             out,
-            "waiting {} for {}, {} more at most: {}{next}",
+            "waiting {} for {}, {} more at most: {}",
             pod.meta,
             span(pod.for_ms),
             span(pod.left_ms),

@@ -296,7 +296,7 @@ fn the_status_says_first_what_is_wrong_then_who_waits_then_what_there_is() {
     );
     assert!(
         text.contains("waiting default/web-3 for 3 s, 57 s more at most: ")
-            && text.contains("; tried again in 26 s\n"),
+            && text.contains("the first for 26 s more"),
         "{text}"
     );
     assert!(

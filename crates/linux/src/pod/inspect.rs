@@ -204,7 +204,11 @@ fn way_out(host: &mut Socket, question: &Question, eni: &Link) -> Result<Must, N
         None => must(what, false, "the table has no default route"),
         Some(route) => {
             let is_so = route.device.as_ref().is_some_and(|d| d.index == eni.index);
-            must(what, is_so, route.to_string())
+            let by = route
+                .gateway
+                .map_or_else(|| "without a gateway".to_owned(), |g| format!("via {g}"));
+            let other = if is_so { "" } else { ", by another link" };
+            must(what, is_so, format!("{by}{other}"))
         }
     })
 }
