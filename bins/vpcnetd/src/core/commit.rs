@@ -278,6 +278,7 @@ impl Core {
                 refused.with_label_values(&[cause_label(refusal.cause)]).inc();
                 if told.is_add && is_want(refusal.cause) {
                     self.metrics.no_address.inc();
+                    self.starved.notify_one();
                 }
                 tracing::warn!(pod = %told.meta, sandbox = %key.container_id, cause = ?refusal.cause, message = %refusal.message, took_us, "refused");
             }
