@@ -98,6 +98,9 @@ async fn eni_configs(State(pages): State<Pages>) -> Response {
     from_pool(&pages, |view| {
         let custom = view.pool?.targets().subnets.custom.as_ref();
         Some(match custom {
+            Some(custom) if custom.name.is_empty() => {
+                (StatusCode::NOT_FOUND, "no ENIConfig is known for this node\n").into_response()
+            }
             Some(custom) => Json(custom.name.clone()).into_response(),
             None => (StatusCode::NOT_FOUND, "custom networking is off\n").into_response(),
         })

@@ -53,7 +53,7 @@ async fn attempt(
     let instance = around.imds.instance_facts().await.map_err(|e| e.to_string())?;
     let machine = machine(&instance);
     let ec2 = around.ec2(&machine.region).map_err(|e| e.to_string())?;
-    let limits = limits_of(around, &ec2, &machine, found).await?;
+    let limits = limits_of(around.config.pool.imds_only, &ec2, &machine, found).await?;
     let in_use = InUse {
         checkpoint: found.checkpoint.as_ref(),
         kernel,
@@ -169,12 +169,7 @@ async fn zone_of(around: &Surroundings, ec2: &Ec2, machine: &Machine, found: &Fo
 }
 
 /// From the table, else from an earlier life, else from EC2.
-async fn limits_of(
-    around: &Surroundings,
-    ec2: &Ec2,
-    machine: &Machine,
-    found: &Found,
-) -> Result<Limits, String> {
+async fn limits_of(imds_only: bool, ec2: &Ec2, machine: &Machine, found: &Found) -> Result<Limits, String> {
     if let Some(known) = vpcnet_limits::lookup(&machine.instance_type) {
         return Ok(limits::of_type(known));
     }
@@ -185,7 +180,7 @@ async fn limits_of(
     {
         return Ok(state.facts.limits.clone());
     }
-    if around.config.pool.imds_only {
+    if imds_only {
         return Err(format!(
             "the limits of instance type {} are not in the built-in table, and ENABLE_IMDS_ONLY_MODE forbids to ask EC2 for them",
             machine.instance_type
@@ -300,7 +295,7 @@ mod tests {
     #[tokio::test]
     async fn a_type_that_the_table_lacks_has_the_limits_of_the_earlier_life_else_those_that_ec2_tells() {
         let away = || ec2("http://127.0.0.1:1".into());
-        let known = limits_of(&away(), &machine("m5.large"), &Found::default())
+        let known = limits_of(false, &away(), &machine("m5.large"), &Found::default())
             .await
             .unwrap();
         assert_eq!(known.ipv4_per_interface, 10, "the table needs nobody");
@@ -310,15 +305,28 @@ mod tests {
         };
         let found = earlier("x9.huge", &remembered);
         assert_eq!(
-            limits_of(&away(), &machine("x9.huge"), &found).await.unwrap(),
+            limits_of(false, &away(), &machine("x9.huge"), &found)
+                .await
+                .unwrap(),
             remembered
         );
         // Another type was there: its limits are not this one's.
-        let why = limits_of(&away(), &machine("x9.small"), &found)
+        let why = limits_of(false, &away(), &machine("x9.small"), &found)
             .await
             .unwrap_err();
         assert!(
             why.contains("x9.small are not in the built-in table and EC2 does not tell them"),
+            "{why}"
+        );
+    }
+
+    #[tokio::test]
+    async fn ec2_is_not_asked_where_only_imds_may_be() {
+        let why = limits_of(true, &ec2(answering("")), &machine("x9.huge"), &Found::default())
+            .await
+            .unwrap_err();
+        assert!(
+            why.contains("x9.huge") && why.contains("ENABLE_IMDS_ONLY_MODE"),
             "{why}"
         );
     }
@@ -342,7 +350,7 @@ mod tests {
             ("<html>502 Bad Gateway</html>", "no DescribeInstanceTypesResponse"),
         ] {
             let ec2 = ec2(answering(body));
-            let why = limits_of(&ec2, &machine("x9.huge"), &Found::default())
+            let why = limits_of(false, &ec2, &machine("x9.huge"), &Found::default())
                 .await
                 .unwrap_err();
             assert!(why.contains("x9.huge") && why.contains(reason), "{body}: {why}");

@@ -8,8 +8,11 @@ use super::ImdsError;
 use super::facts::{groups, plain_word};
 use super::interface::{is_mac, parse_list, parse_one};
 
-/// Reads a value as each of these forms; gives what was read, as words.
-pub(crate) const FORMS: [(&str, fn(&str) -> Result<Vec<String>, ImdsError>); 8] = [
+/// Reads a value; gives what was read, as words.
+type Reader = fn(&str) -> Result<Vec<String>, ImdsError>;
+
+/// The forms, by name.
+pub(crate) const FORMS: [(&str, Reader); 8] = [
     ("word", |text| {
         plain_word("word", text).map(|()| vec![text.to_owned()])
     }),
