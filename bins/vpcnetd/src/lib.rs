@@ -38,3 +38,4 @@ pub mod socket;
 pub mod startup;
 pub mod state;
 pub mod store;
+pub mod takeover;
