@@ -120,7 +120,7 @@ pub fn look(programs: &Programs, wants: Wants) -> Result<Situation, NetlinkError
     if lacking.is_empty() {
         // Only now is it known which marks it restores.
         let held = Held {
-            marks: connections_with(&ours.marks, &original)?,
+            marks: connections_with(&ours.marks, mark_in_force(&original, &rules))?,
             translated: translated(&mut netlink, &ours, &original)?,
         };
         lacking = held.lacking();
@@ -192,6 +192,11 @@ fn ours(netlink: &mut Nfnetlink) -> Result<Ours, NetlinkError> {
     })
 }
 
+/// The mark that it restores, and that a rule leads to the main table.
+fn mark_in_force(original: &InForce, rules: &BTreeSet<u32>) -> Option<u32> {
+    original.restores.intersection(rules).next().copied()
+}
+
 /// What the original's settings make it do and it does not yet.
 fn settings_lacking(ours: &Ours, original: &InForce, wants: Wants, rules: &BTreeSet<u32>) -> Vec<Lacking> {
     let translation = wants.translation.unwrap_or(ours.translates);
@@ -213,8 +218,9 @@ fn settings_lacking(ours: &Ours, original: &InForce, wants: Wants, rules: &BTree
     if translation || node_ports {
         need(!original.restores.is_empty(), Lacking::Restoring);
     }
-    for mark in &original.restores {
-        need(rules.contains(mark), Lacking::Rule(*mark));
+    // It never removes what it restored by earlier settings, for which there is no rule any more.
+    if let (None, Some(mark)) = (mark_in_force(original, rules), original.restores.first()) {
+        need(false, Lacking::Rule(*mark));
     }
     lacking
 }
@@ -243,13 +249,16 @@ impl Held {
     }
 }
 
-fn connections_with(marks: &BTreeSet<u32>, original: &InForce) -> Result<BTreeMap<u32, usize>, NetlinkError> {
+fn connections_with(
+    marks: &BTreeSet<u32>,
+    present: Option<u32>,
+) -> Result<BTreeMap<u32, usize>, NetlinkError> {
     let earlier = Earlier {
         marks: marks.clone(),
         ..Earlier::default()
     };
     let present = Present {
-        mark: original.restores.first().copied(),
+        mark: present,
         node: None,
         vpc_cidrs: Vec::new(),
     };
@@ -321,6 +330,11 @@ mod tests {
         assert_eq!(without(|o| o.marks_incoming = false), [Lacking::IncomingMark]);
         assert_eq!(without(|o| o.restores.clear()), [Lacking::Restoring]);
         assert_eq!(without(|o| o.restores = [0x100].into()), [Lacking::Rule(0x100)]);
+        assert_eq!(
+            without(|o| o.restores = [0x80, 0x100].into()),
+            [],
+            "of earlier settings"
+        );
         assert_eq!(
             lacking(&InForce::default(), Wants::default()).len(),
             5,
