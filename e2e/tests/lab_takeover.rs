@@ -349,3 +349,109 @@ fn checkpoints_of_all_ages_and_none_at_all_keep_every_pod_its_address() {
     println!("{echoes} echoes, longest gap {longest:?}");
     assert!(echoes > 0);
 }
+
+/// The original translated; vpcnet is told not to, and to mark otherwise, and its pods' links to be named otherwise. Then it goes
+/// back with the settings of the beginning.
+#[test]
+fn settings_that_change_on_the_way_leave_connections_of_before_what_they_need() {
+    let lab = Lab::up(&Options {
+        arguments: &["--nodes", "2", "--type", "m5.large"],
+        env: ENV,
+    });
+    in_node(
+        &lab,
+        "nft 'table ip kubeproxy { chain services { type nat hook prerouting priority -100; }; }'",
+    );
+    let mut scene = Scene::set(&lab);
+    let original = Original::of(Release::Nft, &scene.primary);
+    original.add_others(&lab);
+    scene.go_back(&original);
+    scene.connect("under the original");
+    let before = scene.drops();
+
+    let other = [
+        ENV,
+        &[
+            "AWS_VPC_K8S_CNI_EXTERNALSNAT=true",
+            "AWS_VPC_K8S_CNI_CONNMARK=0x100",
+        ],
+    ]
+    .concat();
+    scene.node.start_agent(&other);
+    scene.node.wait_until_ready(READY);
+    let kept = wait_for("it is known what connections of before need", READY, || {
+        let status = scene.status();
+        let kept = status["agent"]["kept"].to_string();
+        (kept.contains("connection mark 0x80 with its rule: kept for ")
+            && kept.contains("translation to the node's address: kept for "))
+        .then_some(kept)
+    });
+    println!("{kept}");
+    wait_for("the original's rules are gone", READY, || {
+        (original.shown(&lab) == original.others()).then_some(())
+    });
+    let pod = format!("pod/pod-{}", scene.pod);
+    let young = Stream::open(&lab, &pod, "peer", &format!("{PEER}:7900"));
+    let shown = lab.run(&[
+        "exec",
+        "peer",
+        "--",
+        "ss",
+        "-Htn",
+        "state",
+        "established",
+        "( sport = :7900 )",
+    ]);
+    let client = shown
+        .split_whitespace()
+        .nth(3)
+        .unwrap_or_else(|| panic!("{shown:?}"));
+    assert!(
+        client.starts_with(&format!("{}:", scene.pods[scene.pod])),
+        "not translated: {client}"
+    );
+
+    // Back, while there are connections with marks of both settings.
+    let by_node_port = Stream::open_by(
+        &lab,
+        "internet",
+        &pod,
+        &format!("{}:{}", scene.pods[scene.pod], scene.port + 6),
+        &{
+            let lead = format!(
+                "nft add rule ip kubeproxy services fib daddr type local tcp dport 30081 dnat to {}:{}",
+                scene.pods[scene.pod],
+                scene.port + 6
+            );
+            in_node(&lab, &lead);
+            format!("{}:30081", scene.public)
+        },
+    );
+    lab.run(&["agent", "stop", NODE]);
+    original.take_the_files(&scene.node);
+    original.set_up(&lab, |_| {});
+    let (code, said) = scene.handed_back("--timeout 1");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("connections with mark 0x100, which it does not restore: 1 have to end"),
+        "{said}"
+    );
+    assert!(
+        in_node(&lab, "nft list tables").contains("ip vpcnet\n"),
+        "nothing was changed"
+    );
+    let (echoes, _) = by_node_port.close();
+    assert!(echoes > 0);
+    let (code, said) = scene.handed_back("--timeout 60");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("removed table ip vpcnet, rule 1024 for mark 0x100"),
+        "{said}"
+    );
+    assert_eq!(scene.drops(), before, "packets that left by a wrong way");
+    scene.streams.push((
+        "pod to peer, opened under vpcnet, not translated".to_owned(),
+        young,
+    ));
+    scene.close();
+}

@@ -10,7 +10,7 @@ use crate::conntrack::{Conntrack, Filter};
 use crate::earlier::{self, Earlier, Present};
 use crate::host::{self, MARK_RULE};
 use crate::netlink::{Errno, MAIN, NetlinkError, Request, Rule, Socket};
-use crate::nfnetlink::{Change, IPV4, Nfnetlink, Table};
+use crate::nfnetlink::{Delete, IPV4, Nfnetlink, Table};
 use crate::nft::{RESTORE_MARK, SOURCE_NAT, TABLE};
 use crate::original::{Found, InForce, Programs};
 
@@ -140,7 +140,7 @@ pub fn look(programs: &Programs, wants: Wants) -> Result<Situation, NetlinkError
 /// The kernel refused; the tables are gone all together or all there.
 pub fn remove(situation: &Situation) -> Result<Vec<String>, NetlinkError> {
     let ours = &situation.ours;
-    let changes: Vec<Change> = ours.tables.iter().cloned().map(Change::DeleteTable).collect();
+    let changes: Vec<Delete> = ours.tables.iter().cloned().map(Delete::Table).collect();
     Nfnetlink::open()?.commit(&changes, "remove the nftables table vpcnet")?;
     let mut done: Vec<String> = ours
         .tables

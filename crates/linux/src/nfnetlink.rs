@@ -123,7 +123,7 @@ impl Nfnetlink {
     }
 
     /// Carries out the changes as one transaction: all of them, or none.
-    pub(crate) fn commit(&mut self, changes: &[Change], what: &str) -> Result<(), NetlinkError> {
+    pub(crate) fn commit(&mut self, changes: &[Delete], what: &str) -> Result<(), NetlinkError> {
         let messages = changes
             .iter()
             .map(|change| (kind(change.message()), change.body()));
@@ -131,52 +131,52 @@ impl Nfnetlink {
     }
 }
 
-/// A change of the ruleset.
+/// What is to be taken away.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Change {
+pub(crate) enum Delete {
     /// A table of any family and all in it.
-    DeleteTable(Table),
+    Table(Table),
     /// A chain of the family `ip`, which nobody jumps to any more.
-    DeleteChain { table: String, chain: String },
+    Chain { table: String, chain: String },
     /// All rules of a chain of the family `ip`.
-    DeleteRules { table: String, chain: String },
+    Rules { table: String, chain: String },
     /// A rule of the family `ip`.
-    DeleteRule {
+    Rule {
         table: String,
         chain: String,
         handle: u64,
     },
 }
 
-impl Change {
+impl Delete {
     fn message(&self) -> u16 {
         match self {
-            Self::DeleteTable(_) => DELETE_TABLE,
-            Self::DeleteChain { .. } => DELETE_CHAIN,
-            Self::DeleteRules { .. } | Self::DeleteRule { .. } => DELETE_RULE,
+            Self::Table(_) => DELETE_TABLE,
+            Self::Chain { .. } => DELETE_CHAIN,
+            Self::Rules { .. } | Self::Rule { .. } => DELETE_RULE,
         }
     }
 
     fn body(&self) -> Body {
         match self {
-            Self::DeleteTable(table) => {
+            Self::Table(table) => {
                 let mut body = Body::new(table.family);
                 body.text(TABLE, &table.name);
                 body
             }
-            Self::DeleteChain { table, chain } => {
+            Self::Chain { table, chain } => {
                 let mut body = Body::new(IPV4);
                 body.text(TABLE, table);
                 body.text(CHAIN_NAME, chain);
                 body
             }
-            Self::DeleteRules { table, chain } => {
+            Self::Rules { table, chain } => {
                 let mut body = Body::new(IPV4);
                 body.text(TABLE, table);
                 body.text(RULE_CHAIN, chain);
                 body
             }
-            Self::DeleteRule { table, chain, handle } => {
+            Self::Rule { table, chain, handle } => {
                 let mut body = Body::new(IPV4);
                 body.text(TABLE, table);
                 body.text(RULE_CHAIN, chain);
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_rule_is_named_by_table_chain_and_handle() {
-        let change = Change::DeleteRule {
+        let change = Delete::Rule {
             table: "nat".into(),
             chain: "POSTROUTING".into(),
             handle: 0x0102_0304,

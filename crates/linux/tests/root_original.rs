@@ -14,12 +14,17 @@ mod node;
 mod original;
 
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use common::{DEADLINE, on_new_host, sh, wait_for};
 use node::{Connection, HOPELESS, INTERNET, NODE, Node, PEER, POD_1, config, node_port, seen_by};
 use original::{Iptables, MARK, NATIVE_MARK, OLD, OTHERS, PRESENT, shell};
 use vpcnet_linux::handback::{self, Lacking, Wants};
 use vpcnet_linux::netlink::Rule;
+use vpcnet_linux::netns::Netns;
 use vpcnet_linux::nft::{SnatConfig, SnatTable};
 use vpcnet_linux::original::{self as theirs, Backend, Found, InForce, Programs};
 
@@ -164,6 +169,37 @@ fn what_is_in_force_is_told_step_by_step_as_the_original_sets_it_up() {
     }
 }
 
+/// Connections of a pod to the internet, one after the other, each of which has to be translated: there is no moment in which
+/// none is.
+struct Others {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<usize>,
+}
+
+impl Others {
+    fn begin(node: &Node) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let [outside, pod] = [&node.outside, &node.pods[1]]
+            .map(|netns| Netns::open(format!("/proc/self/fd/{}", netns.as_fd().as_raw_fd())).unwrap());
+        let thread = std::thread::spawn(move || {
+            let mut count = 0;
+            while !told.load(Ordering::Relaxed) || count <= 20 {
+                let one = Connection::open(&pod, None, &outside, INTERNET, DEADLINE).unwrap();
+                assert_eq!(one.seen(), NODE, "connection {count}");
+                count += 1;
+            }
+            count
+        });
+        Self { stop, thread }
+    }
+
+    fn end(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
 #[test]
 fn a_node_goes_over_and_back_under_connections_that_never_break() {
     for iptables in BOTH {
@@ -177,6 +213,7 @@ fn a_node_goes_over_and_back_under_connections_that_never_break() {
             let mut connections = vec![open(&node)];
             connections.push(by_node_port(&node));
             assert_eq!(connections[0].seen(), NODE);
+            let others = Others::begin(&node);
             // Over.
             let mut table = SnatTable::default();
             table.ensure(&config()).unwrap();
@@ -196,6 +233,7 @@ fn a_node_goes_over_and_back_under_connections_that_never_break() {
             connections.push(open(&node));
             assert_eq!(seen_by(&node, 1, INTERNET), NODE);
             connections.iter_mut().for_each(Connection::still_talks);
+            assert!(others.end() > 20);
             assert!(!shell("nft list tables").contains("vpcnet"));
             let done = handback::look(&Programs::default(), Wants::default()).unwrap();
             assert!(done.is_done());

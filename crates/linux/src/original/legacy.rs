@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 
-use super::theirs::{Does, Listing, MANGLE, NAT, Seen, Theirs};
+use super::theirs::{Does, InTable, Listing, MANGLE, NAT, Seen, Theirs};
 use super::{Backend, InForce, Removed};
 use crate::run::{self, Failure};
 
@@ -187,7 +187,7 @@ pub(super) fn remove(programs: &Programs, parts: &Parts) -> Result<(), LegacyErr
 /// For `iptables-restore --noflush`.
 fn script(theirs: &Theirs<String>) -> String {
     let mut script = String::new();
-    for (table, chains, rules) in theirs.tables() {
+    for InTable { table, chains, rules } in theirs.tables() {
         if chains.is_empty() && rules.is_empty() {
             continue;
         }

@@ -1,9 +1,9 @@
 //! What `iptables-nft` wrote, and the table `ip aws-cni`: read and taken away by netlink.
 
-use super::theirs::{Does, Listing, MANGLE, NAT, POSTROUTING, PREROUTING, Seen, Theirs, is_chain};
+use super::theirs::{Does, InTable, Listing, MANGLE, NAT, POSTROUTING, PREROUTING, Seen, Theirs, is_chain};
 use super::{Backend, InForce, Removed};
 use crate::netlink::{NetlinkError, parse};
-use crate::nfnetlink::{Change, IPV4, Nfnetlink, Rule, Table, attribute, text};
+use crate::nfnetlink::{Delete, IPV4, Nfnetlink, Rule, Table, attribute, text};
 
 /// The table of the releases that mark by nftables.
 const NATIVE: &str = "aws-cni";
@@ -95,24 +95,24 @@ fn marks(netlink: &mut Nfnetlink) -> Result<bool, NetlinkError> {
 /// In one transaction.
 pub(super) fn remove(netlink: &mut Nfnetlink, parts: &Parts) -> Result<(), NetlinkError> {
     let mut changes = Vec::new();
-    for (table, chains, rules) in parts.theirs.tables() {
+    for InTable { table, chains, rules } in parts.theirs.tables() {
         // First whatever leads to a chain, then what is in the chains, which may lead to one another.
-        changes.extend(rules.into_iter().map(|rule| Change::DeleteRule {
+        changes.extend(rules.into_iter().map(|rule| Delete::Rule {
             table: table.into(),
             chain: rule.chain.clone(),
             handle: rule.id,
         }));
-        changes.extend(chains.iter().map(|chain| Change::DeleteRules {
+        changes.extend(chains.iter().map(|chain| Delete::Rules {
             table: table.into(),
             chain: chain.clone(),
         }));
-        changes.extend(chains.iter().map(|chain| Change::DeleteChain {
+        changes.extend(chains.iter().map(|chain| Delete::Chain {
             table: table.into(),
             chain: chain.clone(),
         }));
     }
     if parts.native.is_some() {
-        changes.push(Change::DeleteTable(Table {
+        changes.push(Delete::Table(Table {
             family: IPV4,
             name: NATIVE.into(),
         }));

@@ -66,6 +66,15 @@ pub(super) struct Theirs<Id> {
     mangle: Listing<Id>,
 }
 
+/// What is theirs in one table.
+pub(super) struct InTable<'a, Id> {
+    pub(super) table: &'static str,
+    /// Their chains.
+    pub(super) chains: &'a [String],
+    /// Their rules in chains of others.
+    pub(super) rules: Vec<&'a Seen<Id>>,
+}
+
 /// Whether a chain is theirs.
 pub(super) fn is_chain(name: &str) -> bool {
     is_numbered(name, SNAT_CHAIN) || is_numbered(name, MARK_CHAIN)
@@ -96,11 +105,15 @@ impl<Id: Clone> Theirs<Id> {
             .all(|listing| listing.chains.is_empty() && listing.rules.is_empty())
     }
 
-    /// By table: its chains, and its rules in chains of others.
-    pub(super) fn tables(&self) -> [(&'static str, &[String], Vec<&Seen<Id>>); 2] {
-        [(NAT, &self.nat), (MANGLE, &self.mangle)].map(|(name, listing)| {
-            let foreign = listing.rules.iter().filter(|rule| !is_chain(&rule.chain));
-            (name, listing.chains.as_slice(), foreign.collect())
+    /// What is theirs, by table.
+    pub(super) fn tables(&self) -> [InTable<'_, Id>; 2] {
+        [(NAT, &self.nat), (MANGLE, &self.mangle)].map(|(table, listing)| {
+            let elsewhere = listing.rules.iter().filter(|rule| !is_chain(&rule.chain));
+            InTable {
+                table,
+                chains: &listing.chains,
+                rules: elsewhere.collect(),
+            }
         })
     }
 
@@ -131,11 +144,8 @@ impl<Id: Clone> Theirs<Id> {
         Removed {
             backend,
             tables,
-            chains: all
-                .iter()
-                .flat_map(|(_, chains, _)| chains.iter().cloned())
-                .collect(),
-            rules: all.iter().map(|(_, _, rules)| rules.len()).sum(),
+            chains: all.iter().flat_map(|one| one.chains.iter().cloned()).collect(),
+            rules: all.iter().map(|one| one.rules.len()).sum(),
         }
     }
 }
