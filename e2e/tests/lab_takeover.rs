@@ -411,26 +411,21 @@ fn settings_that_change_on_the_way_leave_connections_of_before_what_they_need() 
         "not translated: {client}"
     );
 
-    // Back, while there are connections with marks of both settings.
-    let by_node_port = Stream::open_by(
-        &lab,
-        "internet",
-        &pod,
-        &format!("{}:{}", scene.pods[scene.pod], scene.port + 6),
-        &{
-            let lead = format!(
-                "nft add rule ip kubeproxy services fib daddr type local tcp dport 30081 dnat to {}:{}",
-                scene.pods[scene.pod],
-                scene.port + 6
-            );
-            in_node(&lab, &lead);
-            format!("{}:30081", scene.public)
-        },
-    );
+    // It translates again, and marks otherwise than the original is going to. That one would give its own mark to whatever
+    // arrives by the primary interface, if it had to care for node ports.
+    let original = Original::of(Release::NoNodePorts, &scene.primary);
+    let marks_otherwise = [ENV, &["AWS_VPC_K8S_CNI_CONNMARK=0x100"]].concat();
+    scene.node.restart_after_kill(&marks_otherwise, READY);
+    wait_for("translation is in force again", READY, || {
+        in_node(&lab, "nft list table ip vpcnet")
+            .contains("snat to")
+            .then_some(())
+    });
+    let marked = Stream::open(&lab, &pod, "internet", &format!("{INTERNET}:7900"));
     lab.run(&["agent", "stop", NODE]);
     original.take_the_files(&scene.node);
     original.set_up(&lab, |_| {});
-    let (code, said) = scene.handed_back("--timeout 1");
+    let (code, said) = scene.handed_back("--timeout 1 --node-ports false");
     assert_eq!(code, Some(1), "{said}");
     assert!(
         said.contains("connections with mark 0x100, which it does not restore: 1 have to end"),
@@ -440,9 +435,9 @@ fn settings_that_change_on_the_way_leave_connections_of_before_what_they_need() 
         in_node(&lab, "nft list tables").contains("ip vpcnet\n"),
         "nothing was changed"
     );
-    let (echoes, _) = by_node_port.close();
+    let (echoes, _) = marked.close();
     assert!(echoes > 0);
-    let (code, said) = scene.handed_back("--timeout 60");
+    let (code, said) = scene.handed_back("--timeout 60 --node-ports false");
     assert_eq!(code, Some(0), "{said}");
     assert!(
         said.contains("removed table ip vpcnet, rule 1024 for mark 0x100"),

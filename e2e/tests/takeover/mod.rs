@@ -17,12 +17,14 @@ pub(crate) enum Release {
     Legacy,
     OldNft,
     OldLegacy,
+    /// With `AWS_VPC_CNI_NODE_PORT_SUPPORT=false`: what arrives by the primary interface gets no mark.
+    NoNodePorts,
 }
 
 impl Release {
     fn program(self) -> &'static str {
         match self {
-            Self::Nft | Self::OldNft => "iptables-nft",
+            Self::Nft | Self::OldNft | Self::NoNodePorts => "iptables-nft",
             Self::Legacy | Self::OldLegacy => "iptables-legacy",
         }
     }
@@ -33,8 +35,8 @@ impl Release {
         let of = |lines: &'static str| lines.trim().lines().map(move |l| format!("{program} --wait {l}"));
         let mangle = of(MANGLE);
         match self {
-            Self::Nft => of(SNAT)
-                .chain(mangle)
+            Self::Nft | Self::NoNodePorts => of(SNAT)
+                .chain(mangle.filter(|call| self == Self::Nft || call.contains("-i eni+")))
                 .chain(NATIVE_MARK.map(|batch| format!("nft '{batch}'")))
                 .collect(),
             Self::Legacy => of(SNAT).chain(mangle).chain(of(MARK)).collect(),
