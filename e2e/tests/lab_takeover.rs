@@ -450,3 +450,57 @@ fn settings_that_change_on_the_way_leave_connections_of_before_what_they_need() 
     ));
     scene.close();
 }
+
+/// The original used the kernel's older tables, and there is no program to look into them: that is said, pods are served all the
+/// same, and it is made up for when there is one.
+#[test]
+fn what_cannot_be_taken_over_is_told_and_made_up_for() {
+    let lab = Lab::up(&Options {
+        arguments: &["--nodes", "2", "--type", "m5.large"],
+        env: ENV,
+    });
+    in_node(
+        &lab,
+        "nft 'table ip kubeproxy { chain services { type nat hook prerouting priority -100; }; }'",
+    );
+    let mut scene = Scene::set(&lab);
+    let original = Original::of(Release::Legacy, &scene.primary);
+    original.add_others(&lab);
+    scene.go_back(&original);
+
+    let programs = tempfile::tempdir().unwrap();
+    let nft = in_node(&lab, "command -v nft");
+    std::os::unix::fs::symlink(nft.trim(), programs.path().join("nft")).unwrap();
+    let path = format!("PATH={}", programs.path().display());
+    scene.node.start_agent(&[ENV, &[&path]].concat());
+    scene.node.wait_until_ready(READY);
+    let said = wait_for("what is lacking is told of", READY, || {
+        let status = scene.status();
+        let error = status["agent"]["takeover_error"].as_str().unwrap();
+        (!error.is_empty()).then(|| error.to_owned())
+    });
+    assert!(said.contains("legacy iptables tables (nat, mangle)"), "{said}");
+    assert!(said.contains("install iptables-legacy"), "{said}");
+    let program = binary("vpcnet").display().to_string();
+    let shown = lab.run(&["exec", NODE, "--", &program, "status"]);
+    assert!(shown.contains("! not taken over: "), "{shown}");
+    scene.owners_are_as_ever();
+    scene.connect("while both agents' rules are in force");
+
+    std::os::unix::fs::symlink(
+        in_node(&lab, "command -v iptables-legacy-save").trim(),
+        programs.path().join("iptables-legacy-save"),
+    )
+    .unwrap();
+    std::os::unix::fs::symlink(
+        in_node(&lab, "command -v iptables-legacy-restore").trim(),
+        programs.path().join("iptables-legacy-restore"),
+    )
+    .unwrap();
+    wait_for("it is made up for", READY, || {
+        (scene.status()["agent"]["takeover_error"] == "").then_some(())
+    });
+    assert_eq!(original.shown(&lab), original.others());
+    scene.connect("under vpcnet");
+    scene.close();
+}
