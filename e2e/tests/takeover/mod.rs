@@ -1,11 +1,13 @@
 //! The part of amazon-vpc-cni-k8s: its files, its rules and its chains, as its releases write them, in their order.
 
+pub(crate) mod scene;
+
 use std::cell::RefCell;
 
 use serde_json::Value;
 use vpcnet_e2e::{Lab, Node};
 
-use crate::in_node;
+use scene::in_node;
 
 /// What it runs with. Old releases had numbered chains, one for each CIDR, that lead on to the next, and looked at new connections
 /// for the mark.
