@@ -1,5 +1,6 @@
 //! `vpcnet`: the command line. It asks the agent of this node over its introspection server and never touches the kernel
-//! or the cloud itself; `vpcnet lab` is another program. `vpcnet config` only reads what it is given.
+//! or the cloud itself, but for `vpcnet handback`, which is for nodes whose agent is gone; `vpcnet lab` is another program.
+//! `vpcnet config` only reads what it is given.
 //!
 //! Exit codes: 0 done; 1 it could not be done, the reason is on stderr, or (`config check`) the agent would not start; 2 wrong
 //! usage, or (`config check`) a file that cannot be read; 3 (`status`) the agent answers but does not serve pods yet.
@@ -7,6 +8,7 @@
 
 mod config;
 mod explain;
+mod handback;
 mod http;
 mod lab;
 mod plan;
@@ -70,6 +72,12 @@ enum Command {
         #[command(subcommand)]
         command: ExplainCommand,
     },
+    /// Remove vpcnet's packet filter from this node, once amazon-vpc-cni-k8s has its own in force again
+    ///
+    /// To be run as root in the node's network namespace, after vpcnetd was stopped and aws-node was started. Waits until all
+    /// that vpcnet's table does is done by aws-node too, and then removes the table in one transaction; connections go on. What
+    /// else vpcnet has set up is aws-node's as well and stays. May be repeated.
+    Handback(handback::Options),
     /// The agent's settings
     Config {
         #[command(subcommand)]
@@ -141,6 +149,8 @@ enum Failure {
     Plan(#[from] plan::PlanError),
     #[error(transparent)]
     Explain(#[from] explain::ExplainError),
+    #[error(transparent)]
+    Handback(#[from] handback::HandbackError),
     #[error("the agent's answer cannot be read: {0}; is it of another version than this command?")]
     Answer(#[from] serde_json::Error),
     #[error("cannot start: {0}")]
@@ -170,6 +180,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Config {
             command: ConfigCommand::Check { file, container },
         } => config::check(file, container.as_deref()),
+        Command::Handback(options) => handback::run(&options),
         Command::Status { agent, json } => asking(async { status::run(&agent.address(), json).await }),
         Command::Explain {
             command: ExplainCommand::Pod { agent, json, pod },
