@@ -14,7 +14,7 @@ use crate::files::{self, Found};
 use crate::host::Host;
 use crate::http;
 use crate::introspect::{self, Pages};
-use crate::keeper::Keeper;
+use crate::keeper::{Egress, Keeper};
 use crate::leftovers::{self, Leftovers};
 use crate::metrics::Metrics;
 use crate::observer::Calls;
@@ -255,6 +255,7 @@ impl Life {
             metrics: Arc::clone(&around.metrics),
             publisher: around.publisher.clone(),
             leftovers: Arc::clone(&around.leftovers),
+            egress: Egress::default(),
         };
         tokio::spawn(keeper.run());
         tokio::spawn(Arc::clone(&around.leftovers).run(leftovers::Around {

@@ -60,7 +60,7 @@ pub const MISSING: &[Missing] = &[
     noted(&[&vars::ENABLE_IMDS_ONLY_MODE], |c| c.pool.imds_only, "nothing is created or given back, but EC2 is asked for interfaces' tags"),
     noted(&[&vars::AWS_MANAGE_ENIS_NON_SCHEDULABLE], |c| !c.pool.manage_when_unschedulable, "the node's taints are not read: interfaces are always managed"),
     noted(&[&vars::DISABLE_LEAKED_ENI_CLEANUP], |c| c.pool.leaked_cleanup, "leaked interfaces are not looked for"),
-    noted(&[&vars::ENABLE_V6_EGRESS], |c| c.egress.v6, "pods get no IPv6 egress"),
+    noted(&[&vars::ENABLE_V6_EGRESS], |c| c.egress.v6, "no plugin configuration file is written: enable egress-cni there, which does the rest"),
     noted(&[&vars::ANNOTATE_POD_IP], |c| c.kubernetes.annotate_pod_ip, "pods are not annotated"),
     noted(&[&vars::CLUSTER_ENDPOINT], |c| c.kubernetes.endpoint.is_some(), "the API server is not asked for anything"),
     noted(
