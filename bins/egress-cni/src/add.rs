@@ -46,8 +46,8 @@ pub(crate) fn add(call: &Call, log: &Log) -> Result<Value, Failure> {
     let mut store = Store::lock(&ipam.dir)?;
     let locked = start.elapsed();
     let owner = Owner::new(&call.env.container_id, &call.env.if_name);
-    let address = store.reserve(&ipam.range, &owner, |address| {
-        egress::has_route(&mut host, address).map_err(Failure::SetUp)
+    let address = store.reserve(&ipam.range, &owner, |address, owner| {
+        in_use(&mut host, call, address, owner)
     })?;
     let outcome = wire(call, log, ipam, &snat, &mut host, &pod, &mut inside, address);
     match outcome {
@@ -72,6 +72,19 @@ pub(crate) fn add(call: &Call, log: &Log) -> Result<Value, Failure> {
             Err(failure.and_left(left))
         }
     }
+}
+
+/// Whether a pod has the address: the node has a route to it, or the link of its owner, which lives as long as the pod's
+/// namespace. Without either, the owner's ADD was cut short, or its namespace is gone and its DEL never came.
+fn in_use(host: &mut Socket, call: &Call, address: IpAddr, owner: &Owner) -> Result<bool, Failure> {
+    if egress::has_route(host, address).map_err(Failure::SetUp)? {
+        return Ok(true);
+    }
+    let Some(if_name) = &owner.if_name else {
+        return Ok(false);
+    };
+    let link = names::host_end(&call.conf.name, &owner.container, if_name, address.is_ipv6());
+    Ok(host.index_of(&link)?.is_some())
 }
 
 /// The table that the node shall have.

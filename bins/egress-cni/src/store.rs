@@ -149,13 +149,13 @@ impl Store {
         &mut self,
         range: &Range,
         owner: &Owner,
-        mut in_use: impl FnMut(IpAddr) -> Result<bool, Failure>,
+        mut in_use: impl FnMut(IpAddr, &Owner) -> Result<bool, Failure>,
     ) -> Result<IpAddr, Failure> {
         let draft = self.draft(&owner.to_text())?;
         let mut found = self.publish(&draft, range)?;
         if found.is_none() {
-            for (address, _) in entries(&self.dir)? {
-                if range.has(address) && !in_use(address)? {
+            for (address, owner) in entries(&self.dir)? {
+                if range.has(address) && !in_use(address, &owner)? {
                     self.release(address)?;
                 }
             }

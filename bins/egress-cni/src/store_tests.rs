@@ -14,7 +14,7 @@ fn owner(n: usize) -> Owner {
     Owner::new(&format!("c{n}"), "eth0")
 }
 
-fn all_in_use(_: IpAddr) -> Result<bool, Failure> {
+fn all_in_use(_: IpAddr, _: &Owner) -> Result<bool, Failure> {
     Ok(true)
 }
 
@@ -87,7 +87,7 @@ fn a_full_range_is_told_unless_an_address_is_nobodys() {
     assert!(!path.join(DRAFT).exists());
     let dead: IpAddr = "169.254.172.9".parse().unwrap();
     let given = store
-        .reserve(&range, &owner(31), |address| Ok(address != dead))
+        .reserve(&range, &owner(31), |address, _| Ok(address != dead))
         .unwrap();
     assert_eq!(given, dead);
     assert_eq!(store.entries().unwrap().len(), 29);

@@ -407,16 +407,21 @@ fn a_full_range_takes_back_what_nobody_uses_and_says_when_there_is_none() {
     let bed = Bed::new(Way::V4);
     let ipam = json!({ "type": "host-local", "ranges": [[{ "subnet": "169.254.172.0/29" }]], "dataDir": bed.dir.path() });
     let conf = bed.conf("1.1.0", &json!({ "ipam": ipam }));
-    let pods: Vec<_> = (0..6).map(|_| bed.pod()).collect();
-    for (n, pod) in pods[..5].iter().enumerate() {
+    let mut pods: Vec<_> = (0..5).map(|_| bed.pod()).collect();
+    for (n, pod) in pods.iter().enumerate() {
         bed.call("ADD", &format!("c{n}"), &pod.path(), &conf).result();
     }
-    bed.call("ADD", "c5", &pods[5].path(), &conf)
-        .error(11, &["all 5 egress addresses"]);
-    // The pod is gone, and its DEL never came.
-    bed.node.ip("route del 169.254.172.4");
-    bed.call("ADD", "c5", &pods[5].path(), &conf).result();
-    assert!(pods[5].ip("-4 -o addr show v4if0").contains("169.254.172.4/29"));
+    let late = bed.pod();
+    let add_late = || bed.call("ADD", "late", &late.path(), &conf);
+    add_late().error(11, &["all 5 egress addresses"]);
+    // Somebody took a route: the pod lives, and keeps its address.
+    bed.node.ip("route del 169.254.172.3");
+    add_late().error(11, &["all 5 egress addresses"]);
+    // A namespace is gone, and its DEL never came.
+    drop(pods.remove(2));
+    wait("the link ended with its namespace", || bed.links() == 4);
+    add_late().result();
+    assert!(late.ip("-4 -o addr show v4if0").contains("169.254.172.4/29"));
 }
 
 #[track_caller]
