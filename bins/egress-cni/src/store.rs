@@ -266,7 +266,13 @@ fn wait(file: &File, path: &Path, patience: Duration) -> Result<(), Failure> {
     std::thread::Builder::new()
         .stack_size(64 << 10)
         .spawn(move || {
-            let _nobody_waits_any_more = done.send(same.lock());
+            let outcome = loop {
+                match same.lock() {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    outcome => break outcome,
+                }
+            };
+            let _nobody_waits_any_more = done.send(outcome);
         })
         .map_err(failed("cannot wait for", path))?;
     match locked.recv_timeout(patience) {

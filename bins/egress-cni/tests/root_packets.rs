@@ -27,6 +27,16 @@ fn at(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(address.parse::<IpAddr>().unwrap(), port)
 }
 
+/// A system call with a time limit is not begun again after a stop of the process.
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> std::io::Result<(usize, SocketAddr)> {
+    loop {
+        match socket.recv_from(buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Sends from the pod to the outside and back; gives the source that outside sees.
 fn source_seen(bed: &Bed, pod: &Namespace, from: Option<&str>) -> SocketAddr {
     let server = within(&bed.outside, || {
@@ -38,9 +48,9 @@ fn source_seen(bed: &Bed, pod: &Namespace, from: Option<&str>) -> SocketAddr {
     client.set_read_timeout(Some(DEADLINE)).unwrap();
     client.send_to(b"there", server.local_addr().unwrap()).unwrap();
     let mut buffer = [0; 16];
-    let (_, source) = server.recv_from(&mut buffer).expect("the packet came out");
+    let (_, source) = receive(&server, &mut buffer).expect("the packet came out");
     server.send_to(b"back", source).unwrap();
-    let (length, _) = client.recv_from(&mut buffer).expect("the answer came back");
+    let (length, _) = receive(&client, &mut buffer).expect("the answer came back");
     assert_eq!(&buffer[..length], b"back");
     source
 }
@@ -130,7 +140,7 @@ fn ports_are_kept_or_chosen_at_random_as_configured() {
                 server.set_read_timeout(Some(DEADLINE)).unwrap();
                 let client = within(&pod, || UdpSocket::bind(at(way.first(), 0)).unwrap());
                 client.send_to(b"x", server.local_addr().unwrap()).unwrap();
-                let (_, source) = server.recv_from(&mut [0; 4]).unwrap();
+                let (_, source) = receive(&server, &mut [0; 4]).unwrap();
                 source.port() == client.local_addr().unwrap().port()
             });
             assert_eq!(same.count() == 4, kept, "{way:?} {word}");

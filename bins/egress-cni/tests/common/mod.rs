@@ -422,3 +422,13 @@ pub fn plugin() -> PathBuf {
     std::env::var_os("EGRESS_CNI")
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_egress-cni")), PathBuf::from)
 }
+
+/// Waits for a condition, ten times as long as any step here takes.
+#[track_caller]
+pub fn wait(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !condition() {
+        assert!(std::time::Instant::now() < end, "waited 10 s: {what}");
+        std::thread::yield_now();
+    }
+}

@@ -20,6 +20,7 @@ mod del;
 mod error;
 mod nf;
 mod original;
+mod rules;
 mod snat;
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -34,8 +35,9 @@ pub use check::check;
 pub use del::{del, delete_link, has_route, has_routes_into};
 pub use error::{EgressError, Step};
 pub use original::{OriginalChain, original_chains, remove_original_chain};
+pub use rules::Snat;
 pub use snat::{
-    Ensured, Snat, TABLE, check as check_snat, ensure as ensure_snat, is_there, observe as observe_snat,
+    Ensured, TABLE, check as check_snat, ensure as ensure_snat, is_there, observe as observe_snat,
     remove as remove_snat,
 };
 

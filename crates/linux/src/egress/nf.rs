@@ -124,7 +124,7 @@ pub(super) struct Message {
 }
 
 impl Message {
-    fn body(&self) -> Vec<u8> {
+    pub(super) fn body(&self) -> Vec<u8> {
         let mut body = vec![family(self.v6), 0, 0, 0];
         self.attributes.iter().for_each(|one| one.encode(&mut body));
         body
