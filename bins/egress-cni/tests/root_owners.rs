@@ -70,20 +70,21 @@ fn killed_at_any_moment_del_finds_all_of_it() {
             let _ = child.kill();
             let whole = child.wait_with_output().unwrap().status.success();
             cut += u32::from(!whole);
-            // Every other time its namespace is gone, as after a node's crash.
+            // Every other time without its namespace, as after a node's crash.
             if n % 2 == 0 {
                 bed.del("c1", &pod).silent();
-                drop(pod);
             } else {
                 bed.call("DEL", "c1", "", &conf).silent();
+                assert_eq!(bed.links(), 0, "{way:?} after {n}");
             }
+            let left = (bed.addresses(), bed.routes());
             assert!(
-                bed.addresses().is_empty() && bed.routes().is_empty(),
-                "{way:?} after {n}: {:?}",
-                bed.routes()
+                left.0.is_empty() && left.1.is_empty(),
+                "{way:?} after {n}: {left:?}"
             );
+            drop(pod);
+            wait("the link ended with its namespace", || bed.links() == 0);
         }
-        wait("nothing is left", || bed.links() == 0);
         assert!(!bed.has_table());
         assert!(cut > 5, "only {cut} of 60 were cut short: the test shows nothing");
     }
