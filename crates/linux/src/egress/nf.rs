@@ -5,7 +5,7 @@
 
 use netlink_packet_core::Emitable;
 
-use crate::netlink::{Errno, NLMSG_ERROR, NetlinkError, Refusal, Socket, acknowledgement, parse};
+use crate::netlink::{Errno, NetlinkError, Socket, parse};
 
 /// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
 pub(super) fn family(v6: bool) -> u8 {
@@ -27,14 +27,10 @@ pub(super) enum Do {
     DeleteRule = 8,
 }
 
-const NFT_SUBSYSTEM: u16 = 10;
-const BATCH_BEGIN: u16 = 16;
-const BATCH_END: u16 = 17;
+const NFT_SUBSYSTEM: u8 = 10;
 /// Length of `struct nfgenmsg`: family, version, resource.
 pub(super) const HEADER: usize = 4;
 const NESTED: u16 = 0x8000;
-const REQUEST: u16 = 1;
-const ACK: u16 = 4;
 const EXCL: u16 = 0x200;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
@@ -130,6 +126,10 @@ impl Message {
         body
     }
 
+    fn kind(&self) -> u16 {
+        u16::from(NFT_SUBSYSTEM) << 8 | self.kind as u16
+    }
+
     fn flags(&self) -> u16 {
         match self.kind {
             // Another writer's table is not added to.
@@ -165,58 +165,15 @@ impl Nf {
 
     /// All of the messages or none. `what` names the change in errors.
     pub(super) fn transact(&mut self, messages: &[Message], what: &str) -> Result<(), NetlinkError> {
-        let begin = self.0.next();
-        let resource = NFT_SUBSYSTEM.to_be_bytes();
-        let edge = [0, 0, resource[0], resource[1]];
-        let mut bytes = Vec::with_capacity(2048);
-        write(&mut bytes, BATCH_BEGIN, REQUEST, begin, &edge);
-        for message in messages {
-            let sequence = self.0.next();
-            let kind = NFT_SUBSYSTEM << 8 | message.kind as u16;
-            write(
-                &mut bytes,
-                kind,
-                REQUEST | ACK | message.flags(),
-                sequence,
-                &message.body(),
-            );
-        }
-        let end = self.0.next();
-        write(&mut bytes, BATCH_END, REQUEST, end, &edge);
-        self.0.send(&bytes, messages.len(), || what.to_owned())?;
-        let mut answered = 0;
-        let mut refused: Option<Refusal> = None;
-        while answered < messages.len() {
-            let mut whole = false;
-            self.0.receive(
-                || what.to_owned(),
-                |frame| {
-                    let at = frame.sequence.wrapping_sub(begin) as usize;
-                    if frame.kind != NLMSG_ERROR || at > messages.len() {
-                        return;
-                    }
-                    let outcome = acknowledgement(&frame, || what.to_owned());
-                    // The first message stands for all: no right to do it, no such subsystem, the commit failed.
-                    whole |= at == 0 && outcome.is_err();
-                    answered += usize::from(at > 0);
-                    if let (None, Err(refusal)) = (&refused, outcome) {
-                        refused = Some(refusal);
-                    }
-                },
-            )?;
-            if whole {
-                break;
-            }
-        }
-        refused.map_or(Ok(()), |refusal| Err(refusal.into()))
+        let messages = messages.iter().map(|one| (one.kind(), one.flags(), one.clone()));
+        self.0.transaction(NFT_SUBSYSTEM, messages, what)
     }
 
     /// The body of the object that is asked for; none if there is none.
     pub(super) fn get(&mut self, question: &Message, what: &str) -> Result<Option<Vec<u8>>, NetlinkError> {
         let mut found = None;
-        let kind = NFT_SUBSYSTEM << 8 | question.kind as u16;
         match self.0.query(
-            kind,
+            question.kind(),
             question,
             || what.to_owned(),
             |body| found = Some(body.to_vec()),
@@ -229,8 +186,10 @@ impl Nf {
 
     /// The bodies of all the objects that are asked for.
     pub(super) fn list(&mut self, question: &Message, what: &str) -> Result<Vec<Vec<u8>>, NetlinkError> {
-        let kind = NFT_SUBSYSTEM << 8 | question.kind as u16;
-        match self.0.dump(kind, question, what, |body| Some(body.to_vec())) {
+        match self
+            .0
+            .dump(question.kind(), question, what, |body| Some(body.to_vec()))
+        {
             Err(error) if error.errno() == Some(Errno::NOENT) => Ok(Vec::new()),
             other => other,
         }
@@ -245,17 +204,6 @@ pub(super) fn attribute(body: &[u8], wanted: u16) -> Option<&[u8]> {
 /// The value of an attribute inside another.
 pub(super) fn inside(value: &[u8], wanted: u16) -> Option<&[u8]> {
     parse::attributes(value, 0).find_map(|(kind, value)| (kind == wanted).then_some(value))
-}
-
-fn write(out: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, body: &[u8]) {
-    // A batch is at most a few kilobytes.
-    let length = u32::try_from(16 + body.len()).unwrap_or(u32::MAX);
-    out.extend_from_slice(&length.to_ne_bytes());
-    out.extend_from_slice(&kind.to_ne_bytes());
-    out.extend_from_slice(&flags.to_ne_bytes());
-    out.extend_from_slice(&sequence.to_ne_bytes());
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(body);
 }
 
 #[cfg(test)]

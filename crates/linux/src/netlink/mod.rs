@@ -15,10 +15,10 @@ pub(crate) mod parse;
 mod query;
 mod request;
 mod socket;
+mod transaction;
 
 pub use error::{Errno, NetlinkError, Refusal};
 pub use model::{Address, Device, Link, MAIN, Neighbour, PROTO_BOOT, PROTO_KERNEL, Route, Rule, Scope};
 pub use query::RouteFilter;
 pub use request::{Request, Veth};
-pub(crate) use socket::{NLMSG_ERROR, acknowledgement};
 pub use socket::{Socket, Traffic, traffic_of_this_thread};

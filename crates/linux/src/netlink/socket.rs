@@ -12,7 +12,7 @@ use super::parse::{self, Frame};
 use super::request::Request;
 use crate::netns::Netns;
 
-pub(crate) const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_ERROR: u16 = 2;
 /// Answers lie in the socket's buffer (212 KB, less than 1 KB each with the kernel's book-keeping) before we read the first.
 const BATCH: usize = 100;
 /// The largest datagram of a dump (the kernel fits it to the reader's buffer, up to this).
@@ -165,13 +165,13 @@ impl Socket {
         Ok(())
     }
 
-    pub(crate) fn next(&mut self) -> u32 {
+    pub(super) fn next(&mut self) -> u32 {
         let sequence = self.sequence;
         self.sequence = sequence.wrapping_add(1);
         sequence
     }
 
-    pub(crate) fn send(
+    pub(super) fn send(
         &mut self,
         bytes: &[u8],
         messages: usize,
@@ -193,7 +193,7 @@ impl Socket {
     }
 
     /// One datagram; `on` gets each message in it.
-    pub(crate) fn receive(
+    pub(super) fn receive(
         &mut self,
         what: impl Fn() -> String,
         mut on: impl FnMut(Frame<'_>),
@@ -236,7 +236,7 @@ impl Socket {
 }
 
 /// The errno of NLMSG_ERROR or NLMSG_DONE, with the kernel's text.
-pub(crate) fn acknowledgement(frame: &Frame<'_>, what: impl Fn() -> String) -> Result<(), Refusal> {
+pub(super) fn acknowledgement(frame: &Frame<'_>, what: impl Fn() -> String) -> Result<(), Refusal> {
     // Without the asker's message (NETLINK_CAP_ACK): errno, then for NLMSG_ERROR the asker's header.
     let fixed = if frame.kind == NLMSG_ERROR { 4 + 16 } else { 4 };
     match parse::read_u32(frame.body, 0).map(|n| (n as i32).wrapping_neg()) {
