@@ -15,7 +15,7 @@ use crate::files::{self, Found};
 use crate::host::Host;
 use crate::http;
 use crate::introspect::{self, Pages};
-use crate::keeper::Keeper;
+use crate::keeper::{Egress, Keeper};
 use crate::leftovers::{self, Leftovers};
 use crate::metrics::Metrics;
 use crate::newcomers::look_when_starved;
@@ -312,6 +312,7 @@ impl Life {
             publisher: around.publisher.clone(),
             newcomers: Arc::clone(&around.newcomers),
             leftovers: Arc::clone(&around.leftovers),
+            egress: Egress::default(),
         };
         tokio::spawn(keeper.run());
         tokio::spawn(Arc::clone(&around.leftovers).run(leftovers::Around {

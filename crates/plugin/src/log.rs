@@ -5,19 +5,61 @@
 use std::cell::OnceCell;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use crate::call::Call;
-use crate::settings::{Level, LogTo};
+/// How much is logged.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    /// Everything.
+    Debug,
+    /// One line for each call.
+    Info,
+    /// What is wrong without stopping the call.
+    Warn,
+    /// What stops it.
+    Error,
+}
+
+impl Level {
+    /// `pluginLogLevel`, with the AWS VPC CNI's tolerance: what is unknown is debug.
+    pub fn parse(text: &str) -> Self {
+        match text.to_ascii_lowercase().as_str() {
+            "info" => Self::Info,
+            "warn" | "warning" => Self::Warn,
+            "error" | "fatal" => Self::Error,
+            _ => Self::Debug,
+        }
+    }
+}
+
+/// Where the log goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LogTo {
+    /// Standard error.
+    Stderr,
+    /// A file, made where it is missing.
+    File(PathBuf),
+}
+
+impl LogTo {
+    /// `pluginLogFile`.
+    pub fn parse(text: &str) -> Self {
+        match text {
+            // Not stdout, even when asked: the result goes there, and a runtime could not read it among log lines.
+            "" | "stderr" | "stdout" => Self::Stderr,
+            path => Self::File(PathBuf::from(path)),
+        }
+    }
+}
 
 /// At this size the file is moved aside to `<path>.1` before the next line; that of the time before goes.
 const FULL: u64 = 100 << 20;
 
 /// Where this call's lines go.
-pub(crate) struct Log {
+pub struct Log {
     to: LogTo,
     /// Opened for the first line: most calls that go well have none, unless everything is logged.
     file: OnceCell<Option<File>>,
@@ -27,38 +69,35 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// The configured log. Where it cannot be opened, stderr takes its place and is told why.
-    pub(crate) fn of(call: &Call) -> Self {
-        let log = Self {
-            to: call.settings.log_to.clone(),
+    /// A log for one call about this container (`CNI_CONTAINERID`) and pod (`namespace/name`). Where it cannot be opened,
+    /// stderr takes its place and is told why.
+    pub fn new(to: LogTo, level: Level, container: String, pod: String) -> Self {
+        Self {
+            to,
             file: OnceCell::new(),
-            level: call.settings.log_level,
-            container: call.env.container_id.clone(),
-            pod: format!("{}/{}", call.args.pod_namespace, call.args.pod_name),
-        };
-        if let Some(note) = call.settings.mtu_note.clone() {
-            log.warn(|| note);
+            level,
+            container,
+            pod,
         }
-        log
     }
 
     /// What happened, step by step.
-    pub(crate) fn debug(&self, text: impl FnOnce() -> String) {
+    pub fn debug(&self, text: impl FnOnce() -> String) {
         self.line(Level::Debug, "debug", text);
     }
 
     /// One line for each call.
-    pub(crate) fn info(&self, text: impl FnOnce() -> String) {
+    pub fn info(&self, text: impl FnOnce() -> String) {
         self.line(Level::Info, "info", text);
     }
 
     /// Something is wrong that did not stop the call.
-    pub(crate) fn warn(&self, text: impl FnOnce() -> String) {
+    pub fn warn(&self, text: impl FnOnce() -> String) {
         self.line(Level::Warn, "warn", text);
     }
 
     /// The call failed.
-    pub(crate) fn error(&self, text: impl FnOnce() -> String) {
+    pub fn error(&self, text: impl FnOnce() -> String) {
         self.line(Level::Error, "error", text);
     }
 
