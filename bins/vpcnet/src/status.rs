@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use serde_json::Value;
-use vpcnet_ipam::{AddressState, InterfaceView, PoolView};
+use vpcnet_ipam::{AddressState, InterfaceKind, InterfaceView, PoolView};
 
 use crate::{Failure, http, print};
 
@@ -132,12 +132,22 @@ fn interface_line(out: &mut String, i: &InterfaceView) {
     let count = |wanted: fn(&AddressState) -> bool| i.addresses.iter().filter(|a| wanted(&a.state)).count();
     let _ = writeln!(
         out,
-        "  {} device {} {} {}{}{}: {} assigned, {} free, {} cooling",
+        "  {} {}device {} {} {}{}{}: {} assigned, {} free, {} cooling",
         i.id,
+        if i.card.0 > 0 {
+            format!("card {} ", i.card)
+        } else {
+            String::new()
+        },
         i.device,
         i.primary_address,
         i.subnet,
-        if i.is_primary { ", primary" } else { "" },
+        match i.kind {
+            _ if i.is_primary => ", primary",
+            InterfaceKind::EfaOnly => ", EFA only",
+            InterfaceKind::Trunk => ", trunk",
+            InterfaceKind::Interface | InterfaceKind::Efa => "",
+        },
         match (i.managed, i.deleting) {
             (false, _) => ", not managed",
             (true, true) => ", being deleted",

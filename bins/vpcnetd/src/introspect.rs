@@ -87,7 +87,11 @@ where
 }
 
 async fn enis(State(pages): State<Pages>) -> Response {
-    from_pool(&pages, |view| Some(Json(enis::page(&view.pool?.view(view.now))))).await
+    from_pool(&pages, |view| {
+        let pool = view.pool?;
+        Some(Json(enis::page(&pool.view(view.now), pool.cards())))
+    })
+    .await
 }
 
 async fn pool(State(pages): State<Pages>) -> Response {

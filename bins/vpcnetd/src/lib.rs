@@ -5,6 +5,7 @@
 //! | [`config`] | settings from the environment |
 //! | [`core`] | the loop around the pool: checkpoint before answer, journal before action |
 //! | [`executor`] | EC2 actions |
+//! | [`cards`] | network cards after the first |
 //! | [`host`], [`snat`] | the node's links, routes, rules and SNAT table |
 //! | [`startup`] | getting to the pool, warm or cold |
 //! | [`keeper`] | what somebody else changes of it is put right |
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod cards;
 pub mod clock;
 pub mod config;
 pub mod core;

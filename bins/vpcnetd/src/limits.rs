@@ -3,24 +3,25 @@
 use std::path::Path;
 
 use vpcnet_ipam::{CardIndex, CardLimits, Limits, Targets};
-use vpcnet_limits::InstanceLimits;
+use vpcnet_limits::{CardLimit, InstanceLimits};
 
 use crate::config::PoolSettings;
 
-/// The pool's limits: those of the card the primary interface is on.
+/// What the type allows, on all its network cards.
 #[must_use]
 pub fn of_type(limits: &InstanceLimits) -> Limits {
+    let card = |c: &CardLimit| CardLimits {
+        card: CardIndex(c.card),
+        interfaces: c.interfaces,
+    };
     Limits {
-        cards: vec![CardLimits {
-            card: CardIndex(limits.default_card),
-            interfaces: limits.interfaces,
-        }],
+        cards: limits.cards.iter().map(card).collect(),
         ipv4_per_interface: limits.ipv4_per_interface,
     }
 }
 
 /// The targets: the environment's, with max-pods from it, else from the image's file, else by the formula
-/// interfaces × (addresses − 1) + 2.
+/// interfaces of the first card × (addresses − 1) + 2, which is that of EKS's file too.
 #[must_use]
 pub fn targets(settings: &PoolSettings, instance_type: &str, limits: &Limits, file: &Path) -> Targets {
     let max_pods = settings
@@ -46,7 +47,7 @@ pub fn targets(settings: &PoolSettings, instance_type: &str, limits: &Limits, fi
 }
 
 fn by_formula(limits: &Limits) -> u32 {
-    let interfaces: u32 = limits.cards.iter().map(|c| c.interfaces).sum();
+    let interfaces = limits.cards.first().map_or(0, |c| c.interfaces);
     interfaces.saturating_mul(limits.per_eni()).saturating_add(2)
 }
 

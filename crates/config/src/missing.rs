@@ -55,7 +55,6 @@ pub const MISSING: &[Missing] = &[
     refused(&[&vars::ENABLE_PREFIX_DELEGATION], |c| c.pool.prefixes),
     refused(&[&vars::AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG], |c| c.interfaces.custom_networking.is_some()),
     refused(&[&vars::ENABLE_POD_ENI], |c| c.branch.enabled),
-    noted(&[&vars::ENABLE_MULTI_NIC], |c| c.interfaces.multi_nic, "only the first network card is used"),
     noted(&[&vars::ENABLE_SUBNET_DISCOVERY], |c| c.interfaces.subnet_discovery, "interfaces lie in the primary's subnet"),
     noted(&[&vars::ENABLE_IMDS_ONLY_MODE], |c| c.pool.imds_only, "nothing is created or given back, but EC2 is asked for interfaces' tags"),
     noted(&[&vars::AWS_MANAGE_ENIS_NON_SCHEDULABLE], |c| !c.pool.manage_when_unschedulable, "the node's taints are not read: interfaces are always managed"),

@@ -57,6 +57,7 @@ fn pool(addresses: u8, targets: Targets) -> Started {
         addresses: (0..addresses).map(|n| [10, 0, 1, n].into()).collect(),
         prefixes: Vec::new(),
         ipv6_prefixes: Vec::new(),
+        table: None,
     };
     let now = clock::now();
     let ids = vec![facts.id.clone()];

@@ -4,15 +4,17 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
-use vpcnet_ipam::{AddressState, AddressView, InterfaceKind, InterfaceView, PoolView};
+use vpcnet_ipam::{AddressState, AddressView, CardIndex, InterfaceKind, InterfaceView, PoolView};
 
 use crate::clock::rfc3339;
 
 /// Go's zero time.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
-pub(super) fn page(view: &PoolView) -> Value {
-    let mut cards: BTreeMap<String, Vec<&InterfaceView>> = BTreeMap::new();
+/// `managed`: the network cards that are; those without an interface too.
+pub(super) fn page(view: &PoolView, managed: impl Iterator<Item = CardIndex>) -> Value {
+    let mut cards: BTreeMap<String, Vec<&InterfaceView>> =
+        managed.map(|card| (card.to_string(), Vec::new())).collect();
     for interface in view.interfaces.iter().filter(|i| i.managed) {
         cards
             .entry(interface.card.to_string())

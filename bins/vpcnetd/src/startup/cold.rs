@@ -7,12 +7,12 @@ use vpcnet_ipam::{Event, Evidence, InterfaceFacts, KernelEvidence, Limits, Pool,
 
 use super::listing::{InUse, Seen, list};
 use super::{Surroundings, identity, tell};
-use crate::clock;
 use crate::config::MAX_PODS_FILE;
 use crate::core::Started;
 use crate::files::Found;
 use crate::limits;
 use crate::state::{Facts, Machine};
+use crate::{cards, clock};
 
 /// First and longest pause between attempts.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
@@ -70,7 +70,7 @@ async fn attempt(
         vpc_cidrs: instance.vpc_ipv4_cidrs,
         applied_groups: applied(found, &instance.security_groups, interfaces.len()),
         groups: instance.security_groups,
-        limits: limits.clone(),
+        limits,
         tags: around.tags(&machine),
         intents: found
             .state
@@ -79,7 +79,7 @@ async fn attempt(
             .unwrap_or_default(),
         machine,
     };
-    let started = restore(around, found, kernel, facts, limits, seen)?;
+    let started = restore(around, found, kernel, facts, seen)?;
     Ok((started, interfaces, ec2))
 }
 
@@ -89,9 +89,9 @@ fn restore(
     found: &Found,
     kernel: &KernelEvidence,
     facts: Facts,
-    limits: Limits,
     seen: Vec<Seen>,
 ) -> Result<Started, String> {
+    let limits = cards::managed(&facts.limits, around.config.interfaces.multi_nic);
     let targets = limits::targets(
         &around.config.pool,
         &facts.machine.instance_type,

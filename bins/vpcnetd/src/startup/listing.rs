@@ -13,6 +13,7 @@ use vpcnet_ipam::{
 };
 
 use super::Surroundings;
+use crate::cards;
 use crate::executor::{self, Cloud, kind_of, manages};
 use crate::state::Machine;
 
@@ -48,6 +49,17 @@ pub(super) async fn list(
     machine: &Machine,
     in_use: &InUse<'_>,
 ) -> Result<Vec<Seen>, ImdsError> {
+    let mut seen = look(around, ec2, machine, in_use).await?;
+    cards::adopt_tables(seen.iter_mut().map(|s| &mut s.facts), machine);
+    Ok(seen)
+}
+
+async fn look(
+    around: &Surroundings,
+    ec2: &Ec2,
+    machine: &Machine,
+    in_use: &InUse<'_>,
+) -> Result<Vec<Seen>, ImdsError> {
     let listed = by_imds(around).await?;
     let alone = listed.iter().all(|i| i.primary);
     if alone && in_use.is_within(&listed) {
@@ -63,9 +75,11 @@ pub(super) async fn list(
         Ok(seen) => Ok(seen),
         Err(error) => {
             tracing::warn!(%error, "tags of the interfaces not known: only those that pods already use are used");
+            let ownership = around.ownership(machine);
+            let ours = |i: &ImdsInterface| ownership.covers(CardIndex(i.card)) && in_use.of(i);
             Ok(listed
                 .iter()
-                .filter_map(|i| of_imds(i, in_use.of(i), InterfaceKind::Interface))
+                .filter_map(|i| of_imds(i, ours(i), InterfaceKind::Interface))
                 .collect())
         }
     }
@@ -75,7 +89,7 @@ pub(super) async fn list(
 pub async fn relist(cloud: &Cloud) {
     let around = &cloud.around;
     let mut pause = RETRY.0;
-    let found = loop {
+    let mut found = loop {
         let seen = match by_imds(around).await {
             Ok(listed) => by_ec2(around, &cloud.ec2, &cloud.machine, &listed)
                 .await
@@ -89,6 +103,7 @@ pub async fn relist(cloud: &Cloud) {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY.1);
     };
+    cards::adopt_tables(found.iter_mut().map(|s| &mut s.facts), &cloud.machine);
     let known = around.core.look(|view| {
         view.pool
             .map(|p| p.interfaces().map(|i| i.id).collect::<Vec<_>>())
@@ -158,7 +173,7 @@ async fn by_ec2(
     let known: BTreeMap<&str, &NetworkInterface> = present.iter().map(|i| (i.id.as_str(), i)).collect();
     all.extend(unread.into_iter().filter_map(|seen| {
         let eni = known.get(seen.id.as_str())?;
-        let managed = manages(&ownership, eni, seen.primary);
+        let managed = ownership.covers(CardIndex(seen.card)) && manages(&ownership, eni, seen.primary);
         of_imds(seen, managed, kind_of(&eni.interface_type))
     }));
     Ok(all)
@@ -201,6 +216,7 @@ fn of_imds(seen: &ImdsInterface, managed: bool, kind: InterfaceKind) -> Option<S
         addresses: others.to_vec(),
         prefixes: seen.ipv4_prefixes.clone(),
         ipv6_prefixes: seen.ipv6_prefixes.clone(),
+        table: None,
     };
     let evidence = Evidence::Imds;
     Some(Seen { facts, evidence })

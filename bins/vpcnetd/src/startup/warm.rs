@@ -6,13 +6,13 @@ use std::time::Duration;
 use vpcnet_ipam::{InterfaceFacts, KernelEvidence, Pool, Restored};
 
 use super::{Surroundings, identity, tell};
-use crate::clock;
 use crate::config::MAX_PODS_FILE;
 use crate::core::Started;
 use crate::files::Found;
 use crate::limits;
 use crate::state::Facts;
 use crate::store::FileStore;
+use crate::{cards, clock};
 
 /// Tries. `Err` gives back what was found, for the other way.
 ///
@@ -29,10 +29,15 @@ pub fn warm(
         .ok_or("there is no state of an earlier life")?;
     let mut facts: Facts = state.facts.clone();
     facts.tags = around.tags(&facts.machine);
+    // The table may know more by now than the agent that wrote the state.
+    if let Some(known) = vpcnet_limits::lookup(&facts.machine.instance_type) {
+        facts.limits = limits::of_type(known);
+    }
+    let limits = cards::managed(&facts.limits, around.config.interfaces.multi_nic);
     let targets = limits::targets(
         &around.config.pool,
         &facts.machine.instance_type,
-        &facts.limits,
+        &limits,
         MAX_PODS_FILE.as_ref(),
     );
     let restored = Restored {
@@ -41,12 +46,14 @@ pub fn warm(
         kernel: kernel.clone(),
     };
     let identity = identity(&facts.machine, &facts.token_salt);
-    let (pool, notes, actions) =
-        Pool::restore(identity, facts.limits.clone(), targets, restored, clock::now())
-            .map_err(|error| error.to_string())?;
+    let (pool, notes, actions) = Pool::restore(identity, limits, targets, restored, clock::now())
+        .map_err(|error| error.to_string())?;
     let interfaces: Vec<InterfaceFacts> = pool.interfaces().collect();
     if !interfaces.iter().any(|i| i.is_primary) {
         return Err("the state of an earlier life is of no use now: another agent wrote the checkpoint since, or the machine was started anew".into());
+    }
+    if !pool.knows_interfaces() {
+        return Err("other network cards are to be used than in the earlier life".into());
     }
     let (changes, missing) = around
         .host

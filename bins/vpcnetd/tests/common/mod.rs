@@ -145,6 +145,7 @@ pub fn started(addresses: u8, grows: bool) -> Started {
         addresses: (0..addresses).map(|n| [10, 0, 1, n].into()).collect(),
         prefixes: Vec::new(),
         ipv6_prefixes: Vec::new(),
+        table: None,
     };
     let ids = vec![facts.id.clone()];
     let now = clock::now();
