@@ -10,6 +10,8 @@ use vpcnet_ipam::{
 use super::*;
 use crate::state::StateFile;
 
+mod cards;
+
 const SOON: Duration = Duration::from_secs(10);
 
 fn pod(n: u32) -> (PodKey, PodMeta) {
