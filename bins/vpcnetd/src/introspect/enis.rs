@@ -15,7 +15,9 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 pub(super) fn page(view: &PoolView, managed: impl Iterator<Item = CardIndex>) -> Value {
     let mut cards: BTreeMap<String, Vec<&InterfaceView>> =
         managed.map(|card| (card.to_string(), Vec::new())).collect();
-    for interface in view.interfaces.iter().filter(|i| i.managed) {
+    // One for EFA only has nothing to show here, and may be all there is on a card that is left alone for it.
+    let shown = |i: &&InterfaceView| i.managed && i.kind != InterfaceKind::EfaOnly;
+    for interface in view.interfaces.iter().filter(shown) {
         cards
             .entry(interface.card.to_string())
             .or_default()

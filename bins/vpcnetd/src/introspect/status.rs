@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use vpcnet_ipam::{AddressState, RefusalCause};
+use vpcnet_ipam::{AddressState, InterfaceKind, InterfaceView, RefusalCause};
 
 use super::Pages;
 use crate::clock;
@@ -53,7 +53,8 @@ pub(super) fn gauges(view: &View<'_>, metrics: &Metrics) {
     let Some(pool) = view.pool else { return };
     let pool = pool.view(view.now);
     let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    let managed = || pool.interfaces.iter().filter(|i| i.managed);
+    let counts = |i: &&InterfaceView| i.managed && i.kind != InterfaceKind::EfaOnly;
+    let managed = || pool.interfaces.iter().filter(counts);
     let addresses = || {
         managed()
             .flat_map(|i| &i.addresses)

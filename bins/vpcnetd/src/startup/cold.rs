@@ -11,6 +11,7 @@ use crate::config::MAX_PODS_FILE;
 use crate::core::Started;
 use crate::files::Found;
 use crate::limits;
+use crate::refresh::takes_groups;
 use crate::state::{Facts, Machine};
 use crate::{cards, clock};
 
@@ -68,7 +69,7 @@ async fn attempt(
     let facts = Facts {
         token_salt: salt,
         vpc_cidrs: instance.vpc_ipv4_cidrs,
-        applied_groups: applied(found, &instance.security_groups, interfaces.len()),
+        applied_groups: applied(found, &instance.security_groups, &interfaces),
         groups: instance.security_groups,
         limits,
         tags: around.tags(&machine),
@@ -161,11 +162,11 @@ async fn limits_of(ec2: &Ec2, machine: &Machine, found: &Found) -> Result<Limits
     }
 }
 
-/// With only the primary interface there is nothing to apply groups to. Otherwise, unless we remember, the first look at
+/// With only the primary interface, and interfaces of others, there is nothing to apply groups to. Otherwise, unless we remember, the first look at
 /// them applies them, as the original does.
-fn applied(found: &Found, groups: &[String], interfaces: usize) -> Vec<String> {
+fn applied(found: &Found, groups: &[String], interfaces: &[InterfaceFacts]) -> Vec<String> {
     match &found.state {
-        _ if interfaces <= 1 => groups.to_vec(),
+        _ if !interfaces.iter().any(takes_groups) => groups.to_vec(),
         Some(state) => state.facts.applied_groups.clone(),
         None => Vec::new(),
     }
