@@ -145,6 +145,10 @@ fn sixty_pods_on_two_cards_reach_everything_and_keep_their_addresses() {
     rules_of_a_second_address_are_put_back(&lab, nodes[0], &second);
 
     let before = nodes.map(|node| addresses(&lab, node.name));
+    wait_for("the pools are at their targets", Duration::from_secs(180), || {
+        let free = |card| pool(nodes[0], card).map(|(total, assigned)| total - assigned);
+        (free("0")? == 2 && free("1")? == 1).then_some(())
+    });
     let calls = nodes[0].ec2_calls().len();
     nodes[0].restart_after_kill(ENV, SERVES_AGAIN);
     nodes[0].wait_until_ready(SOON);
@@ -240,7 +244,12 @@ fn all_is_given_back(lab: &Lab, nodes: [Node<'_>; 2]) {
 fn attach(lab: &Lab, node: Node<'_>, more: &[&str]) -> String {
     let status = node.status();
     let subnet = format!("SubnetId={}", status["subnet"].as_str().unwrap());
-    let created = lab.run(&[&["ec2", "CreateNetworkInterface", &subnet], more].concat());
+    let groups = lab.run(&["ec2", "DescribeSecurityGroups"]);
+    let (before, _) = groups.split_once("<groupName>node<").unwrap();
+    let (_, group) = before.rsplit_once("<groupId>").unwrap();
+    let group = format!("SecurityGroupId.1={}", group.split_once('<').unwrap().0);
+    let usual = ["ec2", "CreateNetworkInterface", &subnet, &group];
+    let created = lab.run(&[&usual, more].concat());
     let id = created
         .split_once("<networkInterfaceId>")
         .and_then(|(_, rest)| rest.split_once('<'))
@@ -267,12 +276,13 @@ fn attach(lab: &Lab, node: Node<'_>, more: &[&str]) -> String {
 
 #[test]
 fn a_card_for_efa_is_left_alone_and_an_unmanaged_interface_is_not_used() {
-    let arguments = [&["--nodes", "2", "--no-agent", "--imds-lag", "0"], TYPE].concat();
+    let arguments = [&["--nodes", "3", "--no-agent", "--imds-lag", "0"], TYPE].concat();
     let lab = Lab::up(&Options {
         arguments: &arguments,
         env: &[],
     });
     let (efa, unmanaged) = (Node::new(&lab, "node-1"), Node::new(&lab, "node-2"));
+    let image = Node::new(&lab, "node-3");
     attach(&lab, efa, &["InterfaceType=efa-only"]);
     let theirs = attach(
         &lab,
@@ -284,7 +294,18 @@ fn a_card_for_efa_is_left_alone_and_an_unmanaged_interface_is_not_used() {
             "TagSpecification.1.Tag.1.Value=true",
         ],
     );
-    for node in [efa, unmanaged] {
+    // An image that sees to the second card itself, with a table of its own number.
+    let its = attach(&lab, image, &[]);
+    let status = image.status();
+    let mut interfaces = status["interfaces"].as_array().unwrap().iter();
+    let its = interfaces.find(|i| i["eni"] == its.as_str()).unwrap();
+    let its = its["primary"].as_str().unwrap().to_owned();
+    in_node(
+        &lab,
+        "node-3",
+        &format!("ip rule add pref 300 from {its} lookup 10007"),
+    );
+    for node in [efa, unmanaged, image] {
         node.start_agent(ENV);
         node.wait_until_ready(SOON);
     }
@@ -319,6 +340,28 @@ fn a_card_for_efa_is_left_alone_and_an_unmanaged_interface_is_not_used() {
     );
     let page = unmanaged.introspect("/v1/enis").unwrap();
     assert!(page["1"]["ENIs"].get(&theirs).is_none(), "{page}");
+    // The image's table is the pods' table, and the rule for the interface's own address stays the only one.
+    wait_for("card 1 has its warm address", SOON, || {
+        (pool(image, "1")?.0 == 1).then_some(())
+    });
+    for n in 0..3 {
+        lab.run(&["pod", "add", "node-3", &format!("i{n}"), "--every-card"]);
+    }
+    let rules = in_node(&lab, "node-3", "ip -4 rule show");
+    let of = |address: &str| -> Vec<&str> {
+        let own = |line: &&str| line.contains(&format!("from {address} "));
+        rules.lines().filter(own).collect()
+    };
+    for pod in addresses(&lab, "node-3").values() {
+        let [rule] = of(&pod[1])[..] else {
+            panic!("{rules}")
+        };
+        assert!(
+            rule.starts_with("1536:") && rule.contains("lookup 10007"),
+            "{rule}"
+        );
+    }
+    assert_eq!(of(&its).len(), 1, "{rules}");
     check(&lab);
     // Two warm addresses beside three pods', and one beside three.
     wait_for("nothing is under way", SOON, || {

@@ -216,7 +216,7 @@ impl Life {
         }
     }
 
-    /// Hands the pool over and starts what lives beside it. `doubtful`: an interface it knows has no link.
+    /// Hands the pool over and starts what lives beside it. `doubtful`: it does not know all interfaces, or knows one that has no link.
     fn live(self, started: Started, interfaces: &[InterfaceFacts], ec2: Ec2, warm: bool, doubtful: bool) {
         let Self {
             around,

@@ -137,13 +137,10 @@ impl Pool {
 
     fn take_journal(&mut self, journal: Journal, now: Now) {
         let same_boot = journal.boot_id == self.identity.boot_id;
-        // Interfaces on other cards than before were no concern of the earlier life.
-        let cards = self.limits.cards.iter().map(|c| c.card);
-        let same_cards = if journal.cards.is_empty() {
-            cards.eq([self.first_card()])
-        } else {
-            cards.eq(journal.cards.iter().copied())
-        };
+        // What is on cards that the earlier life did not manage was no concern of its.
+        let first = self.first_card();
+        let managed = |card: CardIndex| card == first || journal.cards.contains(&card);
+        let no_others = self.limits.cards.iter().all(|c| managed(c.card));
         self.next_id = journal.next_id.max(1);
         self.interfaces = journal.interfaces;
         for interface in self.interfaces.values_mut() {
@@ -152,7 +149,7 @@ impl Pool {
         self.intents = journal.intents;
         self.limbo = journal.limbo;
         self.deleted = journal.deleted;
-        self.listed = same_cards && self.interfaces.values().any(|i| i.is_primary);
+        self.listed = no_others && self.interfaces.values().any(|i| i.is_primary);
         if !same_boot {
             self.rebase(now.mono);
         }

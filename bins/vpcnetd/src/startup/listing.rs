@@ -105,12 +105,14 @@ pub async fn relist(cloud: &Cloud) {
     };
     cards::adopt_tables(found.iter_mut().map(|s| &mut s.facts), &cloud.machine);
     let known = around.core.look(|view| {
+        // One on a card that was not used before is known, and not as what it is now.
         view.pool
-            .map(|p| p.interfaces().map(|i| i.id).collect::<Vec<_>>())
+            .map(|p| p.interfaces().map(|i| (i.id, i.managed)).collect::<Vec<_>>())
     });
     let known = known.await.ok().flatten().unwrap_or_default();
     let ids = found.iter().map(|i| i.facts.id.clone()).collect();
-    for seen in found.into_iter().filter(|i| !known.contains(&i.facts.id)) {
+    let is_news = |i: &Seen| !known.contains(&(i.facts.id.clone(), i.facts.managed));
+    for seen in found.into_iter().filter(is_news) {
         let facts = &seen.facts;
         tracing::info!(eni = %facts.id, managed = facts.managed, "an interface that was not known");
         if let Err(error) = around.host.set_up(facts).await {

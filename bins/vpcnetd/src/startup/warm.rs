@@ -52,15 +52,18 @@ pub fn warm(
     if !interfaces.iter().any(|i| i.is_primary) {
         return Err("the state of an earlier life is of no use now: another agent wrote the checkpoint since, or the machine was started anew".into());
     }
-    if !pool.knows_interfaces() {
-        return Err("other network cards are to be used than in the earlier life".into());
-    }
     let (changes, missing) = around
         .host
         .set_up_now(&interfaces)
         .map_err(|error| error.to_string())?;
     for mac in &missing {
         tracing::warn!(%mac, "an interface of the pool has no link");
+    }
+    let knows_all = pool.knows_interfaces();
+    if !knows_all {
+        tracing::info!(
+            "more network cards are to be used than in the earlier life: asking EC2 what is on them"
+        );
     }
     let notes = tell(&notes, &around.metrics);
     tracing::info!(
@@ -77,7 +80,7 @@ pub fn warm(
             notes,
         },
         interfaces,
-        !missing.is_empty(),
+        !missing.is_empty() || !knows_all,
     ))
 }
 

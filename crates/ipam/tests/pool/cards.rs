@@ -399,18 +399,34 @@ fn an_address_that_only_the_kernel_shows_is_the_pods_whose_other_one_is_known() 
 
 #[test]
 fn cards_that_no_earlier_life_managed_are_looked_at_before_anything_is_made_there() {
-    let mut rig = fresh(&[], ip_targets(1, 0));
-    rig.succeed_all();
-    let restored = vpcnet_ipam::Restored {
-        checkpoint: Some(rig.pool.checkpoint()),
-        journal: Some(rig.pool.journal()),
-        ..Default::default()
-    };
-    for (cards, known) in [(&[][..], true), (&[2], false)] {
+    let one: &[u32] = &[];
+    for (before, after, known) in [
+        (one, one, true),
+        (one, &[2], false),
+        (&[2], one, true),
+        (&[2], &[2], true),
+    ] {
+        let mut rig = fresh(before, ip_targets(1, 0));
+        rig.succeed_all();
+        let restored = vpcnet_ipam::Restored {
+            checkpoint: Some(rig.pool.checkpoint()),
+            journal: Some(rig.pool.journal()),
+            ..Default::default()
+        };
         let (targets, now) = (ip_targets(1, 0), rig.now());
-        let (pool, _, actions) =
-            Pool::restore(identity(), limits(cards), targets, restored.clone(), now).unwrap();
-        assert_eq!((pool.knows_interfaces(), actions), (known, vec![]));
+        let (mut pool, _, actions) =
+            Pool::restore(identity(), limits(after), targets, restored, now).unwrap();
+        assert_eq!(
+            (pool.knows_interfaces(), actions),
+            (known, vec![]),
+            "{before:?} {after:?}"
+        );
+        let listed = Event::InterfacesListed {
+            ids: pool.interfaces().map(|i| i.id).collect(),
+            evidence: vpcnet_ipam::Evidence::Ec2,
+        };
+        let made = pool.handle(now, listed).len();
+        assert_eq!(made, usize::from(!known), "and then it is");
     }
 }
 

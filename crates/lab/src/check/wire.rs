@@ -28,6 +28,8 @@ const ROUNDS: &[Duration] = &[
     Duration::from_millis(800),
     Duration::from_millis(1500),
     Duration::from_millis(2500),
+    // Ten thousand questions at once on a machine that is at work with something else.
+    Duration::from_millis(6000),
 ];
 const CONNECT: Duration = Duration::from_millis(2500);
 /// How often a waiting responder looks whether it is to end.
