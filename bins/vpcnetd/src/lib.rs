@@ -5,10 +5,12 @@
 //! | [`config`] | settings from the environment |
 //! | [`core`] | the loop around the pool: checkpoint before answer, journal before action |
 //! | [`executor`] | EC2 actions |
+//! | [`aims`], [`node_file`], [`zone`] | the pool's targets: from the environment, for this node only, by the subnets there are |
 //! | [`cards`] | network cards after the first |
 //! | [`host`], [`snat`] | the node's links, routes, rules and SNAT table |
 //! | [`startup`] | getting to the pool, warm or cold |
 //! | [`keeper`] | what somebody else changes of it is put right |
+//! | [`newcomers`] | interfaces that others attach |
 //! | [`leftovers`] | what connections and pods of earlier settings still need |
 //! | [`refresh`] | the two values of IMDS that are re-read |
 //! | [`grpc`], [`introspect`] | servers |
@@ -17,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod aims;
 pub mod cards;
 pub mod clock;
 pub mod config;
@@ -32,6 +35,8 @@ pub mod leftovers;
 pub mod limits;
 pub mod logging;
 pub mod metrics;
+pub mod newcomers;
+pub mod node_file;
 pub mod observer;
 pub mod published;
 pub mod refresh;
@@ -40,3 +45,4 @@ pub mod socket;
 pub mod startup;
 pub mod state;
 pub mod store;
+pub mod zone;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use vpcnet_ipam::{InterfaceFacts, KernelEvidence, Pool, Restored};
 
 use super::{Surroundings, identity, tell};
-use crate::config::MAX_PODS_FILE;
 use crate::core::Started;
 use crate::files::Found;
 use crate::limits;
@@ -34,20 +33,25 @@ pub fn warm(
         facts.limits = limits::of_type(known);
     }
     let limits = cards::managed(&facts.limits, around.config.interfaces.multi_nic);
-    let targets = limits::targets(
-        &around.config.pool,
-        &facts.machine.instance_type,
-        &limits,
-        MAX_PODS_FILE.as_ref(),
-    );
+    let mut known = state.pool.interfaces();
+    let primary = known.find(|i| i.is_primary).map(|i| i.subnet);
+    let kind = &facts.machine.instance_type;
+    around
+        .aims
+        .set_machine(kind, &limits, primary, facts.zone.clone());
+    let targets = around.aims.targets();
     let restored = Restored {
         checkpoint: found.checkpoint.clone(),
         journal: Some(state.pool.clone()),
         kernel: kernel.clone(),
     };
     let identity = identity(&facts.machine, &facts.token_salt);
-    let (pool, notes, actions) = Pool::restore(identity, limits, targets, restored, clock::now())
-        .map_err(|error| error.to_string())?;
+    let now = clock::now();
+    let (mut pool, notes, mut actions) =
+        Pool::restore(identity, limits, targets, restored, now).map_err(|error| error.to_string())?;
+    for fact in around.aims.facts() {
+        actions.extend(pool.handle(now, fact));
+    }
     let interfaces: Vec<InterfaceFacts> = pool.interfaces().collect();
     if !interfaces.iter().any(|i| i.is_primary) {
         return Err("the state of an earlier life is of no use now: another agent wrote the checkpoint since, or the machine was started anew".into());
