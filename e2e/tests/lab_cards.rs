@@ -159,6 +159,24 @@ fn sixty_pods_on_two_cards_reach_everything_and_keep_their_addresses() {
     files_are_right(&lab, nodes[0]);
     assert_eq!(nodes[0].ec2_calls().len(), calls, "nothing to ask after a start");
 
+    // The second card's file is lost: what the kernel shows behind the pods' links joins what the first one's says.
+    let file = nodes[0].checkpoint_file().with_file_name("ipam-nic-1.json");
+    nodes[0].kill_agent();
+    std::fs::write(&file, r#"{"version":"vpc-cni-ipam/1","alloc"#).unwrap();
+    nodes[0].start_agent(ENV);
+    nodes[0].wait_until_ready(SOON);
+    files_are_right(&lab, nodes[0]);
+    let text = std::fs::read_to_string(&file).unwrap();
+    let containers = std::fs::read_to_string(nodes[0].checkpoint_file()).unwrap();
+    for allocation in serde_json::from_str::<Value>(&text).unwrap()["allocations"]
+        .as_array()
+        .unwrap()
+    {
+        let of_several = allocation["metadata"]["interfacesCount"] == 2;
+        let container = allocation["containerID"].as_str().unwrap();
+        assert!(!of_several || containers.contains(container), "{allocation}");
+    }
+
     // Switched off under running pods: they keep what they have, others get nothing of the second card; and on again.
     lab.run(&["agent", "stop", "node-1"]);
     nodes[0].start_agent(OFF);

@@ -99,6 +99,8 @@ async fn when_one_file_cannot_be_written_the_others_hold_nothing_of_it() {
     std::fs::rename(&file, &aside).unwrap();
     std::fs::create_dir(&file).unwrap();
     let before = inode(&bench, "ipam-nic-1.json");
+    // A second name, so that no other file gets its number.
+    std::fs::hard_link(bench.file("ipam-nic-1.json"), bench.file("before")).unwrap();
     let answer = every(&bench, 2).await;
     assert_eq!(refused(&answer), Some(RefusalCause::CheckpointFailed));
     assert_ne!(inode(&bench, "ipam-nic-1.json"), before, "it was written");
