@@ -53,12 +53,8 @@ async fn every(bench: &Bench, n: u32) -> Answer {
 /// The sandboxes in a file.
 fn owners(bench: &Bench, name: &str) -> Vec<String> {
     let bytes = std::fs::read(bench.file(name)).unwrap();
-    let keys = Checkpoint::parse(&bytes)
-        .unwrap()
-        .keys()
-        .map(|k| k.container_id)
-        .collect();
-    keys
+    let checkpoint = Checkpoint::parse(&bytes).unwrap();
+    checkpoint.keys().map(|k| k.container_id).collect()
 }
 
 /// A file that is replaced becomes another one.
