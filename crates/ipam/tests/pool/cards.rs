@@ -312,26 +312,26 @@ fn a_pod_of_every_card_is_overtaken_for_a_while_only() {
     rig.succeed(&assign);
     // Card 1's interface is long in the making.
     let every = add(&mut rig, 100, Cards::Every);
-    let mut served = Vec::new();
-    for n in 0..8 {
+    for n in 0..5 {
         let any = add(&mut rig, n, Cards::Any);
-        served.push(rig.answer(any).is_some());
+        assert!(
+            rig.answer(any).is_some(),
+            "nobody who wants one address waits for card 1"
+        );
         while rig.ordered().iter().any(|o| o.starts_with("assign")) {
             let assign = rig.take_assign();
             rig.succeed(&assign);
         }
         rig.pass(1_000);
     }
-    assert_eq!(
-        served[..5],
-        [true; 5],
-        "nobody who wants one address waits for card 1"
-    );
+    // Now EC2 is slow to answer for card 0 as well.
+    let late: Vec<RequestId> = (5..9).map(|n| add(&mut rig, n, Cards::Any)).collect();
+    let create = rig.take_create();
+    rig.succeed(&create);
+    assert_eq!(leases(&rig, every).len(), 2, "of card 0 one was kept");
     rig.succeed_all();
-    assert_eq!(leases(&rig, every).len(), 2);
-    assert_eq!(
-        rig.answer(RequestId(1_005)).map(|_| ()),
-        Some(()),
+    assert!(
+        late.iter().all(|any| rig.answer(*any).is_some()),
         "the others are not forgotten"
     );
 }
