@@ -301,7 +301,7 @@ fn a_card_for_efa_is_left_alone_and_an_unmanaged_interface_is_not_used() {
     });
     let (efa, unmanaged) = (Node::new(&lab, "node-1"), Node::new(&lab, "node-2"));
     let image = Node::new(&lab, "node-3");
-    attach(&lab, efa, &["InterfaceType=efa-only"]);
+    let efa_only = attach(&lab, efa, &["InterfaceType=efa-only"]);
     let theirs = attach(
         &lab,
         unmanaged,
@@ -338,6 +338,9 @@ fn a_card_for_efa_is_left_alone_and_an_unmanaged_interface_is_not_used() {
     }
     assert!(addresses(&lab, "node-1").values().all(|a| a.len() == 1));
     assert!(!efa.ec2_calls().contains(&"CreateNetworkInterface".to_owned()));
+    let id = format!("NetworkInterfaceId.1={efa_only}");
+    let described = lab.run(&["ec2", "DescribeNetworkInterfaces", &id]);
+    assert!(!described.contains("k8s.amazonaws.com"), "tagged: {described}");
 
     // The unmanaged one takes a place; another is made beside it.
     wait_for("card 1 has its warm address", SOON, || {

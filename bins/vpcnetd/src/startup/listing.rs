@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
-use vpcnet_cloud::{Ec2, Ec2Error, Filter, ImdsError, ImdsInterface, NetworkInterface, Tag};
+use vpcnet_cloud::{Attachment, Ec2, Ec2Error, Filter, ImdsError, ImdsInterface, NetworkInterface, Tag};
 use vpcnet_ipam::{
     CardIndex, Checkpoint, DeviceIndex, EniId, Event, Evidence, InterfaceFacts, InterfaceKind,
     KernelEvidence, SubnetId, route_table,
@@ -220,9 +220,12 @@ fn tag(
     attached: &[NetworkInterface],
 ) {
     let wanted = around.tags(machine);
+    let not_ours = [InterfaceKind::Trunk, InterfaceKind::EfaOnly];
+    let card = |eni: &NetworkInterface| CardIndex(eni.attachment.as_ref().map_or(0, card_of));
     let ours = attached
         .iter()
-        .filter(|eni| kind_of(&eni.interface_type) != InterfaceKind::Trunk)
+        .filter(|eni| !not_ours.contains(&kind_of(&eni.interface_type)))
+        .filter(|eni| ownership.covers(card(eni)))
         .filter(|eni| manages(ownership, eni, is_primary(eni)));
     let lacking: Vec<(String, Vec<Tag>)> = ours
         .map(|eni| (eni.id.clone(), executor::tags::missing(&wanted, eni)))
@@ -237,9 +240,12 @@ fn tag(
 }
 
 fn is_primary(eni: &NetworkInterface) -> bool {
-    eni.attachment.as_ref().is_some_and(|place| {
-        place.network_card_index.unwrap_or_default() == 0 && place.device_index == Some(0)
-    })
+    let at_first = |place: &Attachment| card_of(place) == 0 && place.device_index == Some(0);
+    eni.attachment.as_ref().is_some_and(at_first)
+}
+
+fn card_of(place: &Attachment) -> u32 {
+    place.network_card_index.unwrap_or_default()
 }
 
 /// The CIDRs of the interfaces' subnets: IMDS tells those of the interfaces it lists.
