@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use serde_json::Value;
-use vpcnet_ipam::{AddressState, InterfaceView, PoolView, SubnetView};
+use vpcnet_ipam::{AddressState, InterfaceKind, InterfaceView, PoolView, SubnetView};
 
 use crate::explain::{Refused, refusal};
 use crate::span::span;
@@ -206,7 +206,12 @@ fn interface_line(out: &mut String, i: &InterfaceView) {
         i.card,
         i.primary_address,
         i.subnet,
-        if i.is_primary { ", primary" } else { "" },
+        match i.kind {
+            _ if i.is_primary => ", primary",
+            InterfaceKind::EfaOnly => ", EFA only",
+            InterfaceKind::Trunk => ", trunk",
+            InterfaceKind::Interface | InterfaceKind::Efa => "",
+        },
         match (i.managed, i.deleting) {
             (false, _) => ", not managed",
             (true, true) => ", being deleted",

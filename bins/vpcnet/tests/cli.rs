@@ -65,6 +65,7 @@ fn saved_pool() -> String {
         addresses: (0..9).map(|n| [10, 0, 1, n].into()).collect(),
         prefixes: Vec::new(),
         ipv6_prefixes: Vec::new(),
+        table: None,
     };
     let now = Now {
         mono: Mono(1000),

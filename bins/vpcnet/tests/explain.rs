@@ -60,6 +60,7 @@ fn pool() -> Pool {
         addresses: (0..2).map(|n| [10, 0, 1, n].into()).collect(),
         prefixes: Vec::new(),
         ipv6_prefixes: Vec::new(),
+        table: None,
     };
     let ids = vec![facts.id.clone()];
     let evidence = Evidence::Ec2;

@@ -78,6 +78,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let publisher = Publisher::new(Published {
         exclude_snat: config.host.exclude_snat.clone(),
         external_snat: config.host.external_snat,
+        multi_nic: config.interfaces.multi_nic,
         policy_mode: config.kubernetes.policy_mode.clone(),
         ..Published::default()
     });
@@ -251,7 +252,7 @@ impl Life {
         }
     }
 
-    /// Hands the pool over and starts what lives beside it. `doubtful`: an interface it knows has no link.
+    /// Hands the pool over and starts what lives beside it. `doubtful`: it does not know all interfaces, or knows one that has no link.
     fn live(self, started: Started, interfaces: &[InterfaceFacts], ec2: Ec2, warm: bool, doubtful: bool) {
         let Self {
             around,

@@ -3,6 +3,7 @@
 //! Order is everything here. A caller is answered after the checkpoint that holds its answer was written; an EC2 action is
 //! started after the journal that holds its intent was written. What the pool decides is none of this file's business.
 
+mod checkpoints;
 mod commit;
 mod handle;
 mod refusals;
@@ -13,12 +14,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, oneshot};
-use vpcnet_ipam::{Action, Answer, CheckpointWriter, Event, Mono, PodKey, PodMeta, Pool, RequestId, Size};
+use vpcnet_ipam::{Action, Answer, Event, Mono, PodKey, PodMeta, Pool, RequestId, Size};
 
 use crate::clock;
 use crate::metrics::{AddStage, Metrics};
 use crate::state::{Facts, Intent};
 use crate::store::FileStore;
+use checkpoints::Checkpoints;
 use handle::{Call, Input, Wish};
 use waiting_room::WaitingRoom;
 
@@ -57,7 +59,7 @@ pub struct Order {
 
 /// The pool's files.
 pub struct Files {
-    /// The original's checkpoint.
+    /// The original's checkpoint; that of the first network card, the others' lie beside it.
     pub checkpoint: FileStore,
     /// Our own state.
     pub state: FileStore,
@@ -88,11 +90,7 @@ struct Told {
 /// The pool and how far it is on disk.
 struct Running {
     pool: Pool,
-    /// The last checkpoint that was written: what a failed write is undone to.
-    written: Vec<u8>,
-    writer: CheckpointWriter,
-    /// The next one, while it is made and written.
-    to_write: Vec<u8>,
+    checkpoints: Checkpoints,
     written_generation: u64,
     /// `None`: not written yet.
     journal_generation: Option<u64>,
@@ -303,13 +301,8 @@ impl Core {
             notes,
         } = started;
         let generation = pool.checkpoint_generation();
-        let mut writer = CheckpointWriter::default();
-        let mut written = Vec::new();
-        writer.write(&pool, &mut written);
         let mut running = Running {
-            written,
-            to_write: Vec::new(),
-            writer,
+            checkpoints: Checkpoints::of(&pool, &self.files.checkpoint),
             written_generation: generation,
             journal_generation: None,
             journal_at: Instant::now(),
@@ -318,11 +311,13 @@ impl Core {
         };
         if rewrite {
             // Not fatal, as in the original: ADDs will be refused with the cause as long as it cannot be written.
-            if let Err(error) = self.files.checkpoint.write(&running.written) {
+            if let Err(error) = running.checkpoints.write(&running.pool) {
                 tracing::error!(%error, "checkpoint not rewritten at start");
                 self.checkpoint_error = Some(error.to_string());
                 running.written_generation = generation.wrapping_sub(1);
             }
+        } else {
+            running.checkpoints.are_on_disk();
         }
         self.facts = facts;
         self.notes = notes;

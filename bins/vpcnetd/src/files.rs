@@ -2,6 +2,7 @@
 
 use vpcnet_ipam::Checkpoint;
 
+use crate::cards;
 use crate::config::Config;
 use crate::core::Files;
 use crate::metrics::Metrics;
@@ -28,7 +29,7 @@ pub fn stores(config: &Config) -> Files {
     }
 }
 
-/// Reads both. Nothing here is fatal: owners can be rebuilt from the kernel, and the rest can be asked for again.
+/// Reads them; the checkpoints of all network cards as one. Nothing here is fatal: owners can be rebuilt from the kernel, and the rest can be asked for again.
 #[must_use]
 pub fn read(files: &Files, metrics: &Metrics) -> Found {
     let mut found = Found::default();
@@ -38,6 +39,21 @@ pub fn read(files: &Files, metrics: &Metrics) -> Found {
         }
     }
     found.checkpoint = usable(&files.checkpoint, metrics, &mut found.notes, Checkpoint::parse);
+    for card in cards::checkpoints_beside(&files.checkpoint) {
+        let store = cards::checkpoint(&files.checkpoint, card);
+        let so_far = found.checkpoint.clone();
+        let with = |bytes: &[u8]| {
+            let part = Checkpoint::parse(bytes)?.on_card(card);
+            match so_far {
+                None => Ok(part),
+                Some(mut whole) => whole.merge(part).map(|()| whole),
+            }
+        };
+        // One that contradicts the others is as good as broken: its owners are rebuilt from the kernel.
+        if let Some(whole) = usable(&store, metrics, &mut found.notes, with) {
+            found.checkpoint = Some(whole);
+        }
+    }
     found.state = usable(&files.state, metrics, &mut found.notes, StateFile::parse);
     found
 }
@@ -107,6 +123,55 @@ mod tests {
         );
         assert_eq!(metrics.broken_files.get(), 2);
         assert!(!files.checkpoint.path().exists() && dir.path().join("ipam.json.broken-1").exists());
+    }
+
+    fn of_one_pod(address: &str, container: &str) -> String {
+        format!(
+            r#"{{"version":"vpc-cni-ipam/1","allocations":[{{"networkName":"aws-cni","containerID":"{container}","ifName":"eth0","ipv4":"{address}","allocationTimestamp":1,"metadata":{{"k8sPodNamespace":"default","k8sPodName":"web-0","interfacesCount":2}}}}],"writer":"vpcnet"}}"#
+        )
+    }
+
+    #[test]
+    fn the_checkpoints_of_all_cards_are_one_and_a_contradicting_one_is_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = files(dir.path());
+        for (name, address, container) in [
+            ("ipam.json", "10.0.0.5", "c1"),
+            ("ipam-nic-1.json", "10.0.1.5", "c1"),
+            ("ipam-nic-2.json", "10.0.1.5", "c2"),
+        ] {
+            std::fs::write(dir.path().join(name), of_one_pod(address, container)).unwrap();
+        }
+        let found = read(&files, &Metrics::new().unwrap());
+        let checkpoint = found.checkpoint.unwrap();
+        let of: Vec<_> = checkpoint
+            .allocations
+            .iter()
+            .map(|a| (a.address.to_string(), a.key.container_id.as_str(), a.card.0))
+            .collect();
+        assert_eq!(
+            of,
+            [("10.0.0.5".to_owned(), "c1", 0), ("10.0.1.5".to_owned(), "c1", 1)]
+        );
+        assert!(checkpoint.ours);
+        assert!(
+            dir.path().join("ipam-nic-2.json.broken-1").exists(),
+            "{:?}",
+            found.notes
+        );
+    }
+
+    #[test]
+    fn the_checkpoint_of_a_card_is_read_where_the_first_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = files(dir.path());
+        std::fs::write(
+            dir.path().join("ipam-nic-1.json"),
+            of_one_pod("10.0.1.5", "c1").replace(r#","writer":"vpcnet""#, ""),
+        )
+        .unwrap();
+        let checkpoint = read(&files, &Metrics::new().unwrap()).checkpoint.unwrap();
+        assert_eq!((checkpoint.allocations.len(), checkpoint.ours), (1, false));
     }
 
     #[test]

@@ -130,12 +130,16 @@ impl CniBackend for Services {
         let r = request.into_inner();
         let key = key(r.network_name, r.container_id, r.if_name)?;
         let published = self.published.borrow().clone();
-        if r.requires_multi_nic_attachment {
+        let cards = if !r.requires_multi_nic_attachment {
+            Cards::Any
+        } else if published.multi_nic {
+            Cards::Every
+        } else {
             return Err(Status::invalid_argument(format!(
-                "pod {}/{} asks for an interface on every network card, which this agent does not give",
+                "pod {}/{} asks for an interface on every network card (its annotation k8s.amazonaws.com/nicConfig), and ENABLE_MULTI_NIC is off on this node",
                 r.k8s_pod_namespace, r.k8s_pod_name
             )));
-        }
+        };
         let meta = PodMeta {
             namespace: r.k8s_pod_namespace,
             name: r.k8s_pod_name,
@@ -144,7 +148,7 @@ impl CniBackend for Services {
         let deadline = clock::mono().plus(POD_WAIT);
         let answer = self
             .core
-            .add(key, meta, Cards::Any, deadline)
+            .add(key, meta, cards, deadline)
             .await
             .map_err(status::gone)?;
         match answer {
@@ -203,7 +207,7 @@ impl ConfigServerBackend for Services {
         let p = self.published.borrow().clone();
         Ok(Response::new(pb::NetworkPolicyAgentConfigReply {
             network_policy_mode: p.policy_mode.clone(),
-            multi_nic_enabled: false,
+            multi_nic_enabled: p.multi_nic,
             node_ipv4: p.machine.local_ipv4.map(|a| a.to_string()).unwrap_or_default(),
             node_ipv6: String::new(),
             instance_id: p.machine.instance_id.clone(),

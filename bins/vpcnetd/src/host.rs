@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use ipnet::{IpNet, Ipv4Net};
 use vpcnet_ipam::{EniId, InterfaceFacts, InterfaceKind, route_table};
-use vpcnet_linux::host::{HostError, HostWanted, Primary, Secondary};
+use vpcnet_linux::host::{HostError, HostWanted, OwnRule, Primary, Secondary};
 use vpcnet_linux::netlink::{NetlinkError, Socket};
 use vpcnet_linux::sysctl::Tree;
 use vpcnet_linux::{Mac, host};
@@ -125,8 +125,15 @@ impl Host {
             mtu: self.inner.settings.mtu,
             address: IpNet::V4(with_prefix(facts)),
             gateway: IpAddr::V4(gateway(facts.subnet_cidr)),
-            table: route_table(facts.card, facts.device),
-            own_rule: facts.kind != InterfaceKind::Trunk,
+            table: facts
+                .table
+                .unwrap_or_else(|| route_table(facts.card, facts.device)),
+            own_rule: match facts.kind {
+                InterfaceKind::Trunk => OwnRule::None,
+                // A table of somebody else's comes with his rule.
+                _ if facts.table.is_some() => OwnRule::Foreign,
+                _ => OwnRule::Ours,
+            },
         };
         wanted.secondaries.insert(facts.id.clone(), secondary);
         Ok(Some(mac))

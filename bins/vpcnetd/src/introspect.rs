@@ -90,7 +90,11 @@ where
 }
 
 async fn enis(State(pages): State<Pages>) -> Response {
-    from_pool(&pages, |view| Some(Json(enis::page(&view.pool?.view(view.now))))).await
+    from_pool(&pages, |view| {
+        let pool = view.pool?;
+        Some(Json(enis::page(&pool.view(view.now), pool.cards())))
+    })
+    .await
 }
 
 /// The name of the ENIConfig in force, as the original: 404 where there is none.

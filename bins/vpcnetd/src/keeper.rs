@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::unix::AsyncFd;
-use vpcnet_ipam::{Lease, MIGRATED_NETWORK, host_veth_suffix};
+use vpcnet_ipam::{Lease, MIGRATED_NETWORK, host_veth_suffix_nth};
 use vpcnet_linux::Mac;
 use vpcnet_linux::netlink::{NetlinkError, Socket};
 use vpcnet_linux::nft::{TableWatch, Touched};
@@ -306,23 +306,20 @@ fn kept(prefixes: &[String], lease: &Lease) -> impl Iterator<Item = Kept> + use<
         })
 }
 
-/// One for each prefix, but for pods with several addresses: which of the links is this address's is known by the route only.
+/// One for each prefix.
 fn host_names(prefixes: &[String], lease: &Lease) -> Vec<String> {
     if lease.key.network == MIGRATED_NETWORK {
         return vec![lease.key.container_id.clone()];
     }
-    let meta = &lease.meta;
-    match meta.interfaces {
-        0 | 1 => {
-            let suffix = host_veth_suffix(&meta.namespace, &meta.name);
-            prefixes
-                .iter()
-                .map(|prefix| format!("{prefix}{suffix}"))
-                .collect()
-        }
-        // Not told apart here: a wrong guess would lead one pod's packets to another of its links.
-        _ => Vec::new(),
-    }
+    // Which of its links it is when addresses of the pod are missing is not guessed: that would lead packets to another one.
+    let Some(interface) = lease.interface else {
+        return Vec::new();
+    };
+    let suffix = host_veth_suffix_nth(&lease.meta.namespace, &lease.meta.name, interface);
+    prefixes
+        .iter()
+        .map(|prefix| format!("{prefix}{suffix}"))
+        .collect()
 }
 
 impl Ours for Host {

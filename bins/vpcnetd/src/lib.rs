@@ -6,6 +6,7 @@
 //! | [`core`] | the loop around the pool: checkpoint before answer, journal before action |
 //! | [`executor`] | EC2 actions |
 //! | [`aims`], [`node_file`], [`zone`] | the pool's targets: from the environment, for this node only, by the subnets there are |
+//! | [`cards`] | network cards after the first |
 //! | [`host`], [`snat`] | the node's links, routes, rules and SNAT table |
 //! | [`startup`] | getting to the pool, warm or cold |
 //! | [`keeper`] | what somebody else changes of it is put right |
@@ -19,6 +20,7 @@
 
 pub mod agent;
 pub mod aims;
+pub mod cards;
 pub mod clock;
 pub mod config;
 pub mod core;

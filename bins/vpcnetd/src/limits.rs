@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use vpcnet_ipam::{CardIndex, CardLimits, Limits, Mode};
-use vpcnet_limits::{Hypervisor, InstanceLimits};
+use vpcnet_limits::{CardLimit, Hypervisor, InstanceLimits};
 
 use crate::config::PoolSettings;
 
@@ -12,14 +12,15 @@ const USUAL: u32 = 110;
 /// Addresses of a prefix.
 const PREFIX: u32 = 16;
 
-/// The pool's limits: those of the card the primary interface is on.
+/// What the type allows, on all its network cards.
 #[must_use]
 pub fn of_type(limits: &InstanceLimits) -> Limits {
+    let card = |c: &CardLimit| CardLimits {
+        card: CardIndex(c.card),
+        interfaces: c.interfaces,
+    };
     Limits {
-        cards: vec![CardLimits {
-            card: CardIndex(limits.default_card),
-            interfaces: limits.interfaces,
-        }],
+        cards: limits.cards.iter().map(card).collect(),
         ipv4_per_interface: limits.ipv4_per_interface,
     }
 }
@@ -33,7 +34,7 @@ pub fn takes_prefixes(instance_type: &str) -> bool {
 }
 
 /// How many pods the kubelet may put here: the environment's word, else the image's list, else by the formula
-/// interfaces × (addresses − 1) + 2; with prefixes at least what the AWS VPC CNI assumes, 110, where they hold as many.
+/// interfaces × (addresses − 1) + 2 of the first card, which is that of EKS's list too; with prefixes at least what the AWS VPC CNI assumes, 110, where they hold as many.
 #[must_use]
 pub fn max_pods(
     settings: &PoolSettings,
@@ -56,7 +57,7 @@ pub fn max_pods(
 }
 
 fn by_formula(limits: &Limits, each: u32) -> u32 {
-    let interfaces: u32 = limits.cards.iter().map(|c| c.interfaces).sum();
+    let interfaces = limits.cards.first().map_or(0, |c| c.interfaces);
     let places = interfaces.saturating_mul(limits.per_eni());
     places.saturating_mul(each).saturating_add(2)
 }

@@ -20,6 +20,8 @@ pub struct Published {
     pub exclude_snat: Vec<Ipv4Net>,
     /// No SNAT on this node.
     pub external_snat: bool,
+    /// `ENABLE_MULTI_NIC`: pods may have an address of every network card.
+    pub multi_nic: bool,
     /// Network policy mode, told to plugins.
     pub policy_mode: String,
     /// What is wrong with the host's rules or tables and could not be repaired; empty when nothing is.

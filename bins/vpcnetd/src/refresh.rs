@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use vpcnet_cloud::{Ec2, Imds, ImdsError, InterfaceChange};
-use vpcnet_ipam::InterfaceKind;
+use vpcnet_ipam::{InterfaceFacts, InterfaceKind};
 
 use crate::core::CoreHandle;
 use crate::published::Publisher;
@@ -94,7 +94,7 @@ impl Refresh {
                 .pool
                 .into_iter()
                 .flat_map(|pool| pool.interfaces())
-                .filter(|i| i.managed && !i.is_primary && i.kind == InterfaceKind::Interface)
+                .filter(takes_groups)
                 .map(|i| i.id.0)
                 .collect();
             (view.facts.groups.clone(), view.facts.applied_groups.clone(), enis)
@@ -124,6 +124,11 @@ impl Refresh {
         }
         self.core.learnt(move |facts| facts.applied_groups = groups);
     }
+}
+
+/// Whether an interface follows the primary one's security groups.
+pub(crate) fn takes_groups(interface: &InterfaceFacts) -> bool {
+    interface.managed && !interface.is_primary && interface.kind == InterfaceKind::Interface
 }
 
 /// Order is IMDS's and means nothing.

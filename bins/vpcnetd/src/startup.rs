@@ -112,6 +112,7 @@ impl Surroundings {
         Ownership {
             instance_id: machine.instance_id.clone(),
             manage_untagged: self.config.cloud.manage_untagged,
+            multi_nic: self.config.interfaces.multi_nic,
         }
     }
 

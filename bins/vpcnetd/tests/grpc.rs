@@ -9,7 +9,7 @@
 
 mod common;
 
-use common::{Agent, SOON, add, del, started, until};
+use common::{Agent, SOON, add, del, started, started_on, until};
 use tonic::Code;
 use vpcnet_rpc::health::HealthCheckRequest;
 use vpcnet_rpc::health::health_check_response::ServingStatus;
@@ -87,6 +87,36 @@ async fn requests_that_could_never_be_given_back_are_refused() {
         cni.add_network(add(1)).await.is_ok(),
         "the one address was not lost to them"
     );
+}
+
+#[tokio::test]
+async fn a_pod_of_every_card_gets_an_address_of_each_where_that_is_switched_on() {
+    let agent = Agent::serve();
+    agent.core.start(started_on(2, 2, false));
+    let mut cni = agent.cni().await;
+    let every = |n| AddNetworkRequest {
+        requires_multi_nic_attachment: true,
+        ..add(n)
+    };
+    let status = cni.add_network(every(1)).await.unwrap_err();
+    assert!(
+        status.message().contains("ENABLE_MULTI_NIC"),
+        "{}",
+        status.message()
+    );
+
+    agent.publisher.change(|p| p.multi_nic = true);
+    let reply = cni.add_network(every(1)).await.unwrap().into_inner();
+    let given: Vec<(&str, i32, i32)> = reply
+        .ip_allocations
+        .iter()
+        .map(|a| (a.ipv4_addr.as_str(), a.device_number, a.route_table_id))
+        .collect();
+    assert_eq!(given, [("10.0.1.0", 0, 254), ("10.0.2.0", 0, 10_100)]);
+    let reply = cni.add_network(add(2)).await.unwrap().into_inner();
+    assert_eq!(reply.ip_allocations.len(), 1, "who does not ask for it gets one");
+    let reply = cni.del_network(del(1)).await.unwrap().into_inner();
+    assert_eq!(reply.ip_allocations.len(), 2);
 }
 
 #[tokio::test]

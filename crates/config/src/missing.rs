@@ -53,7 +53,6 @@ const fn noted(
 pub const MISSING: &[Missing] = &[
     refused(&[&vars::ENABLE_IPV6], |c| c.family == Family::V6),
     refused(&[&vars::ENABLE_POD_ENI], |c| c.branch.enabled),
-    noted(&[&vars::ENABLE_MULTI_NIC], |c| c.interfaces.multi_nic, "only the first network card is used"),
     noted(&[&vars::ENI_CONFIG_ANNOTATION_DEF, &vars::ENI_CONFIG_LABEL_DEF], |c| c.interfaces.custom_networking.is_some(), "the ENIConfig is what VPCNET_NODE_FILE says"),
     noted(&[&vars::AWS_MANAGE_ENIS_NON_SCHEDULABLE], |c| !c.pool.manage_when_unschedulable, "the node's taints are not read: VPCNET_NODE_FILE says whether it is cordoned"),
     noted(&[&vars::DISABLE_LEAKED_ENI_CLEANUP], |c| c.pool.leaked_cleanup, "leaked interfaces are not looked for"),

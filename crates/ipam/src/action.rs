@@ -129,6 +129,8 @@ pub struct Lease {
     pub key: PodKey,
     /// The pod.
     pub meta: PodMeta,
+    /// Which of the pod's interfaces has it, from 0; `None`: not known, as addresses of the pod are missing.
+    pub interface: Option<u32>,
 }
 
 /// Why a pod gets no address.

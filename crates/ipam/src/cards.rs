@@ -12,7 +12,7 @@ const OTHER_CARDS: (u32, u32) = (1, 1);
 impl Pool {
     /// The cards that are managed, the first one first. A card that an address-less EFA interface sits on is left alone
     /// unless a managed interface is on it too.
-    pub(crate) fn cards(&self) -> impl Iterator<Item = CardIndex> {
+    pub fn cards(&self) -> impl Iterator<Item = CardIndex> {
         let all = self.limits.cards.iter().map(|c| c.card);
         all.filter(|card| self.is_first(*card) || !self.is_left_alone(*card))
     }

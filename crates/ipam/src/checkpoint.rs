@@ -1,12 +1,12 @@
 //! The checkpoint: owners, in the file format of the AWS VPC CNI (`vpc-cni-ipam/1`), so that either agent can take over
 //! from the other while pods run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{PodKey, PodMeta};
+use crate::ids::{CardIndex, PodKey, PodMeta};
 use crate::owner::Held;
 
 /// `version` of the format.
@@ -34,6 +34,8 @@ pub struct Allocation {
     pub allocated_ns: i64,
     /// The pod; names are empty in files of agents before 1.11.
     pub meta: PodMeta,
+    /// The network card whose file it is in.
+    pub card: CardIndex,
 }
 
 /// A checkpoint that cannot be used. Keep the file aside: owners are then rebuilt from what the kernel shows.
@@ -188,13 +190,14 @@ impl Checkpoint {
                     address,
                     allocated_ns: entry.allocation_timestamp,
                     meta: meta.clone(),
+                    card: CardIndex(0),
                 });
             }
             if allocations.len() == before {
                 return Err(CheckpointError::NoAddress { key: Box::new(key) });
             }
         }
-        let mut seen = std::collections::BTreeMap::new();
+        let mut seen = BTreeMap::new();
         for allocation in &allocations {
             if let Some(first) = seen.insert(allocation.address, &allocation.key) {
                 return Err(CheckpointError::Duplicate {
@@ -208,6 +211,38 @@ impl Checkpoint {
             allocations,
             ours: file.writer.as_deref() == Some(WRITER),
         })
+    }
+
+    /// The same as what lies in the file of another network card than the first.
+    #[must_use]
+    pub fn on_card(mut self, card: CardIndex) -> Self {
+        self.allocations.iter_mut().for_each(|a| a.card = card);
+        self
+    }
+
+    /// Takes the owners of another card's file in. An address that one sandbox has in both counts once.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Duplicate`] if two sandboxes have the same address; `self` is then as it was.
+    pub fn merge(&mut self, other: Self) -> Result<(), CheckpointError> {
+        let known: BTreeMap<IpAddr, &PodKey> = self.allocations.iter().map(|a| (a.address, &a.key)).collect();
+        let mut new = Vec::new();
+        for allocation in other.allocations {
+            match known.get(&allocation.address) {
+                None => new.push(allocation),
+                Some(first) if **first == allocation.key => {}
+                Some(first) => {
+                    return Err(CheckpointError::Duplicate {
+                        address: allocation.address,
+                        first: Box::new((*first).clone()),
+                        second: Box::new(allocation.key),
+                    });
+                }
+            }
+        }
+        self.allocations.extend(new);
+        self.ours &= other.ours;
+        Ok(())
     }
 
     /// The file's content: one line of JSON.

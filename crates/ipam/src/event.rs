@@ -61,6 +61,10 @@ pub struct InterfaceFacts {
     pub prefixes: Vec<Ipv4Net>,
     /// Delegated IPv6 prefixes (/80).
     pub ipv6_prefixes: Vec<Ipv6Net>,
+    /// The routing table of its pods, where it is not [`crate::route_table`]'s: on network cards after the first the operating
+    /// system's image may have set one up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<u32>,
 }
 
 /// Where facts about an interface come from, and so what they may change (law 1).

@@ -300,7 +300,9 @@ impl Pool {
         let before = self.interfaces.get(&facts.id);
         let moved = before.is_none_or(|i| (i.card, i.device) != (facts.card, facts.device));
         let changed = before.is_none_or(|i| {
-            moved || i.managed != facts.managed || i.kind != facts.kind || i.subnet_cidr != facts.subnet_cidr
+            let same = (i.managed, i.kind, i.subnet_cidr, i.own_table)
+                == (facts.managed, facts.kind, facts.subnet_cidr, facts.table);
+            moved || !same
         });
         let interface = self
             .interfaces
@@ -312,6 +314,7 @@ impl Pool {
             interface.managed = facts.managed;
             interface.kind = facts.kind;
             interface.subnet_cidr = facts.subnet_cidr;
+            interface.own_table = facts.table;
             let table = interface.table();
             let of_owners = self
                 .owners
@@ -373,9 +376,11 @@ impl Pool {
         if let Some(key) = self.by_address.get(&IpAddr::V4(at)) {
             address.state = State::Owned;
             let (device, card, table) = (interface.device, interface.card, interface.table());
-            let held = self.owners.get_mut(key).into_iter().flat_map(|o| &mut o.held);
-            for held in held.filter(|h| h.address == IpAddr::V4(at)) {
-                (held.eni, held.device, held.card, held.table) = (eni.clone(), device, card, table);
+            if let Some(owner) = self.owners.get_mut(key) {
+                for held in owner.held.iter_mut().filter(|h| h.address == IpAddr::V4(at)) {
+                    (held.eni, held.device, held.card, held.table) = (eni.clone(), device, card, table);
+                }
+                owner.sort();
             }
         } else if let Some(limbo) = self.limbo.remove(&IpAddr::V4(at)) {
             address.state = State::Cooling { until: limbo.until };

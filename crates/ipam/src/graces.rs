@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::ids::PodMeta;
-use crate::names::host_veth_suffix;
+use crate::names::host_veth_suffix_nth;
 use crate::owner::{Standing, Superseded};
 use crate::pool::Pool;
 use crate::time::Now;
@@ -90,6 +90,9 @@ impl Pool {
 
 /// Does one of these links belong to the pod? Link names end with the suffix, whatever prefix was configured.
 pub(crate) fn has_veth(meta: &PodMeta, names: &[String]) -> bool {
-    let suffix = host_veth_suffix(&meta.namespace, &meta.name);
-    names.iter().any(|name| name.ends_with(&suffix))
+    // One for each of its interfaces.
+    (0..meta.interfaces.max(1)).any(|n| {
+        let suffix = host_veth_suffix_nth(&meta.namespace, &meta.name, n);
+        names.iter().any(|name| name.ends_with(&suffix))
+    })
 }

@@ -117,6 +117,9 @@ pub(crate) struct Interface {
     pub(crate) is_primary: bool,
     pub(crate) kind: InterfaceKind,
     pub(crate) managed: bool,
+    /// Its routing table, where that is not the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) own_table: Option<u32>,
     pub(crate) addresses: BTreeMap<Ipv4Addr, Address>,
     /// Delegated prefixes. The addresses of each /28 are among `addresses`; others only take room.
     pub(crate) prefixes: BTreeSet<Ipv4Net>,
@@ -155,6 +158,7 @@ impl Interface {
             is_primary: facts.is_primary,
             kind: facts.kind,
             managed: facts.managed,
+            own_table: facts.table,
             addresses: BTreeMap::new(),
             prefixes: BTreeSet::new(),
             ipv6_prefixes: facts.ipv6_prefixes.iter().copied().collect(),
@@ -185,11 +189,13 @@ impl Interface {
             addresses: self.singles().map(|(at, _)| *at).collect(),
             prefixes: self.prefixes.iter().copied().collect(),
             ipv6_prefixes: self.ipv6_prefixes.iter().copied().collect(),
+            table: self.own_table,
         }
     }
 
     pub(crate) fn table(&self) -> u32 {
-        route_table(self.card, self.device)
+        self.own_table
+            .unwrap_or_else(|| route_table(self.card, self.device))
     }
 
     /// May pods have its addresses?

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::event::InterfaceFacts;
-use crate::ids::{EniId, PodKey};
+use crate::ids::{CardIndex, EniId, PodKey};
 use crate::intent::{Intent, IntentId};
 use crate::interface::{Interface, LastOwner};
 use crate::owner::Owner;
@@ -32,6 +32,9 @@ pub struct Journal {
     pub(crate) intents: BTreeMap<IntentId, Intent>,
     pub(crate) limbo: BTreeMap<IpAddr, Limbo>,
     pub(crate) deleted: BTreeMap<EniId, Mono>,
+    /// The network cards that were managed; none in what earlier versions wrote: the first one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) cards: Vec<CardIndex>,
 }
 
 impl Journal {

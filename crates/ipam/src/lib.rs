@@ -107,4 +107,4 @@ pub use view::{
     AddressState, AddressView, BackoffView, Contradiction, IntentView, InterfaceView, Ipv6AddressView,
     OwnerView, PoolView, WaitingView,
 };
-pub use writer::CheckpointWriter;
+pub use writer::{CheckpointWriter, Part};

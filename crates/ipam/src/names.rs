@@ -46,6 +46,11 @@ pub fn route_table(card: CardIndex, device: DeviceIndex) -> u32 {
     }
 }
 
+/// The card whose interfaces have such tables; the first for what [`route_table`] does not make.
+pub(crate) fn card_of_table(table: u32) -> CardIndex {
+    CardIndex(table.checked_sub(10_000).map_or(0, |rest| rest / 100))
+}
+
 /// `ClientToken` of a creation: at most 64 ASCII characters, the same for the same ingredients.
 pub(crate) fn client_token(instance: &str, salt: &str, id: u64, wall_ns: i64) -> String {
     format!(
@@ -77,6 +82,10 @@ mod tests {
         assert_eq!(route_table(CardIndex(0), DeviceIndex(2)), 3);
         assert_eq!(route_table(CardIndex(1), DeviceIndex(0)), 10_100);
         assert_eq!(route_table(CardIndex(2), DeviceIndex(3)), 10_203);
+        for (card, device) in [(0, 0), (0, 2), (1, 0), (2, 3), (31, 1)] {
+            let (card, device) = (CardIndex(card), DeviceIndex(device));
+            assert_eq!(card_of_table(route_table(card, device)), card);
+        }
     }
 
     #[test]

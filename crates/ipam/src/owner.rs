@@ -78,7 +78,21 @@ pub(crate) struct Held {
 
 impl Owner {
     pub(crate) fn leases(&self, key: &PodKey) -> Vec<Lease> {
-        self.held.iter().map(|h| h.lease(key, &self.meta)).collect()
+        let complete = !self.lacks_addresses();
+        let held = self.held.iter().zip(0..);
+        held.map(|(h, n)| h.lease(key, &self.meta, complete.then_some(n)))
+            .collect()
+    }
+
+    /// Addresses in the order of the pod's interfaces, which is that of the cards.
+    pub(crate) fn sort(&mut self) {
+        self.held.sort_by_key(|held| held.card);
+    }
+
+    /// A pod of several network cards of which not every address is known: files of some cards are lost, or the agent ended
+    /// between writing one and the next.
+    pub(crate) fn lacks_addresses(&self) -> bool {
+        crate::plan::count(self.held.len()) < self.meta.interfaces
     }
 
     pub(crate) fn is_rebuilt(&self) -> bool {
@@ -87,7 +101,7 @@ impl Owner {
 }
 
 impl Held {
-    fn lease(&self, key: &PodKey, meta: &PodMeta) -> Lease {
+    fn lease(&self, key: &PodKey, meta: &PodMeta, interface: Option<u32>) -> Lease {
         Lease {
             address: self.address,
             eni: self.eni.clone(),
@@ -96,6 +110,7 @@ impl Held {
             route_table: self.table,
             key: key.clone(),
             meta: meta.clone(),
+            interface,
         }
     }
 }

@@ -1,22 +1,32 @@
 //! Pods come and go: who asks, who gets which address, who gives it back.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::action::{Action, Answer, Refusal, RefusalCause};
 use crate::event::{Cards, RequestId};
 use crate::graces::GRACE;
-use crate::ids::{PodKey, PodMeta};
+use crate::ids::{CardIndex, PodKey, PodMeta};
 use crate::interface::{LastOwner, State};
 use crate::journal::{Limbo, Released};
 use crate::names::host_veth_suffix_nth;
 use crate::owner::{Asker, Held, MIGRATED_NETWORK, Owner, Standing, Superseded, UNKNOWN_INTERFACE, Wait};
 use crate::pick::Pick;
+use crate::plan::Tally;
 use crate::pool::Pool;
 use crate::targets::Mode;
 use crate::time::{Mono, Now};
 
 /// How long a release can be undone: far longer than the write of a checkpoint takes.
 const MEMORY: Duration = Duration::from_secs(5);
+
+/// A pod of every card that waits lets others that came later have a card's free address this long, if the card can have more:
+/// mostly an interface is being made on another card, and nobody who wants one address is to wait for that.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many free addresses of a card are for pods of every card that wait for another card's. Without it, pods that come and go
+/// would take the one card's address each time it is free, and the other's while it is not.
+type Kept = BTreeMap<CardIndex, u32>;
 
 impl Pool {
     #[allow(clippy::too_many_arguments)] // one for each field of the event
@@ -42,6 +52,12 @@ impl Pool {
                 answer: Answer::Refused(refusal),
             });
             return;
+        }
+        let lacks = |owner: &Owner| cards == Cards::Every && owner.lacks_addresses();
+        if self.owners.get(&key).is_some_and(lacks) {
+            // Of an ADD that was not answered before the agent ended, or of a DEL: nobody uses what is left of it. The plugin
+            // asks only for a pod that has no interface yet.
+            self.release(&key, now);
         }
         if let Some(owner) = self.owners.get_mut(&key) {
             let was_in_doubt = !matches!(owner.standing, Standing::Confirmed | Standing::Seen);
@@ -180,15 +196,24 @@ impl Pool {
         self.serve_at = None;
         let mut turns: Vec<u64> = self.waiting.keys().copied().collect();
         turns.reverse();
+        let mut kept = Kept::default();
         while let Some(turn) = turns.pop() {
-            let Some(cards) = self.waiting.get(&turn).map(|w| w.cards) else {
+            let Some((cards, since)) = self.waiting.get(&turn).map(|w| (w.cards, w.since)) else {
                 continue;
             };
-            let picked = self.pick_for(cards, now.mono);
+            let picked = self.pick_for(cards, &kept, now.mono);
             if picked.is_empty() {
                 match cards {
-                    Cards::Any => return, // There is no address at all.
-                    Cards::Every => continue,
+                    Cards::Any => return, // There is no address at all, or none that is not kept.
+                    Cards::Every => {
+                        let patient = now.mono.since(since) < PATIENCE;
+                        for card in self.cards() {
+                            if !patient || self.growth(card, now.mono).is_empty() {
+                                *kept.entry(card).or_default() += 1;
+                            }
+                        }
+                        continue;
+                    }
                 }
             }
             if let Some(wait) = self.waiting.remove(&turn) {
@@ -198,9 +223,14 @@ impl Pool {
     }
 
     /// The addresses a pod would get, one of the first card that has one or one of each; none if it cannot have all.
-    fn pick_for(&self, cards: Cards, now: Mono) -> Vec<Pick> {
+    fn pick_for(&self, cards: Cards, kept: &Kept, now: Mono) -> Vec<Pick> {
+        let is_kept = |card: CardIndex| {
+            let kept = kept.get(&card).copied().unwrap_or(0);
+            kept > 0 && Tally::of_card(self, card, now).free <= kept
+        };
         let mut picked = self.cards().map(|card| match self.targets.mode {
             Mode::Ipv6 => self.pick_ipv6(card, now),
+            _ if is_kept(card) => None,
             _ => self.pick(card, now),
         });
         match cards {

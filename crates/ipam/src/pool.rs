@@ -130,6 +130,7 @@ impl Pool {
                 address: held.address,
                 allocated_ns: held.allocated_ns,
                 meta: owner.meta.clone(),
+                card: held.card,
             })
         });
         Checkpoint {
@@ -156,7 +157,14 @@ impl Pool {
             intents: self.intents.clone(),
             limbo: self.limbo.clone(),
             deleted: self.deleted.clone(),
+            cards: self.limits.cards.iter().map(|c| c.card).collect(),
         }
+    }
+
+    /// Are the interfaces known? If not, nothing is planned until they are listed.
+    #[must_use]
+    pub fn knows_interfaces(&self) -> bool {
+        self.listed
     }
 
     /// Moves with each change of [`Pool::journal`] that is worth writing. An address handed out is not: the checkpoint

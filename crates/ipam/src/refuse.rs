@@ -93,22 +93,30 @@ impl Pool {
     /// When how many addresses of a card can become free for those who wait, if all goes well. Calls under way and to
     /// come count as now: how long they take is not known.
     fn supply(&self, card: CardIndex, now: Mono) -> Supply {
-        let tally = Tally::of_card(self, card, now);
-        let mut supply: Vec<(Mono, u32)> = vec![(now, tally.free)];
-        if self.targets.mode == Mode::Ipv6 {
-            supply.extend(crate::ipv6::supply(self, card, now));
-            return Supply::of(supply);
+        let mut supply: Vec<(Mono, u32)> = vec![(now, Tally::of_card(self, card, now).free)];
+        supply.extend(self.growth(card, now));
+        if self.targets.mode != Mode::Ipv6 {
+            for interface in self.serving(card) {
+                let usable = interface.addresses.values().filter(|a| !a.disputed);
+                supply.extend(usable.filter_map(|a| Some((a.cooling_until(now)?, 1))));
+            }
         }
+        Supply::of(supply)
+    }
+
+    /// The part of it that EC2 brings: when how many addresses can be there that the card does not have.
+    pub(crate) fn growth(&self, card: CardIndex, now: Mono) -> Vec<(Mono, u32)> {
+        if self.targets.mode == Mode::Ipv6 {
+            return crate::ipv6::supply(self, card, now).into_iter().collect();
+        }
+        let tally = Tally::of_card(self, card, now);
+        let mut supply = Vec::new();
         if !self.listed || ceiling(self, card) == Ceiling::NoPrimary {
             supply.push((now, u32::MAX)); // The agent is still finding out what there is.
         }
         let of_card = |i: &&Intent| self.card_of(i) == card;
         let intents = || self.intents.values().filter(of_card);
         supply.extend(intents().map(|i| (i.ready_at(now), i.brings())));
-        for interface in self.serving(card) {
-            let usable = interface.addresses.values().filter(|a| !a.disputed);
-            supply.extend(usable.filter_map(|a| Some((a.cooling_until(now)?, 1))));
-        }
         if self.targets.provisions() && !self.targets.unschedulable {
             let mut headroom = self
                 .targets
@@ -134,7 +142,8 @@ impl Pool {
                 }
             }
         }
-        Supply::of(supply)
+        supply.retain(|(_, brings)| *brings > 0);
+        supply
     }
 
     /// The card an intent is about.
@@ -236,6 +245,13 @@ pub(crate) fn why(pool: &Pool, wait: &Wait, now: Mono) -> Refusal {
             span(wait.since, now),
             intent.title(),
             span(intent.since, now)
+        );
+        return refusal(RefusalCause::StillWorking, message, None);
+    }
+    if tally.free > 0 && pool.serve_at.is_none() {
+        let message = format!(
+            "{} addresses are free and kept for pods of every network card that have waited longer",
+            tally.free
         );
         return refusal(RefusalCause::StillWorking, message, None);
     }

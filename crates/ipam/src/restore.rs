@@ -14,7 +14,7 @@ use crate::interface::{Address, Interface, State};
 use crate::journal::{JOURNAL_VERSION, Journal, READABLE};
 use crate::kernel::KernelEvidence;
 use crate::kind::Kind;
-use crate::names::MAIN_TABLE;
+use crate::names::{MAIN_TABLE, card_of_table, host_veth_suffix_nth};
 use crate::owner::{Held, MIGRATED_NETWORK, Owner, Standing, UNKNOWN_INTERFACE, rebuilt_key};
 use crate::pool::Pool;
 use crate::prefix;
@@ -137,6 +137,10 @@ impl Pool {
 
     fn take_journal(&mut self, journal: Journal, now: Now) {
         let same_boot = journal.boot_id == self.identity.boot_id;
+        // What is on cards that the earlier life did not manage was no concern of its.
+        let first = self.first_card();
+        let managed = |card: CardIndex| card == first || journal.cards.contains(&card);
+        let no_others = self.limits.cards.iter().all(|c| managed(c.card));
         self.next_id = journal.next_id.max(1);
         self.interfaces = journal.interfaces;
         for interface in self.interfaces.values_mut() {
@@ -145,7 +149,7 @@ impl Pool {
         self.intents = journal.intents;
         self.limbo = journal.limbo;
         self.deleted = journal.deleted;
-        self.listed = self.interfaces.values().any(|i| i.is_primary);
+        self.listed = no_others && self.interfaces.values().any(|i| i.is_primary);
         if !same_boot {
             self.rebase(now.mono);
         }
@@ -192,6 +196,7 @@ impl Pool {
             address,
             allocated_ns,
             meta,
+            card,
         } = allocation;
         if self.by_address.contains_key(&address) {
             return; // Reading a checkpoint refuses duplicates; one that was made otherwise must not break the law.
@@ -204,13 +209,17 @@ impl Pool {
                 address,
             });
         }
-        self.own(key, meta, standing, address, allocated_ns, kernel);
+        self.own(key, meta, standing, (address, card), allocated_ns, kernel);
     }
 
     /// Pods that run and that no entry names.
     fn take_kernel(&mut self, kernel: &KernelEvidence, notes: &mut Vec<RestoreNote>) {
         for route in &kernel.pods {
             if self.by_address.contains_key(&route.address) {
+                continue;
+            }
+            if let Some(key) = self.lacking(&route.host_veth) {
+                self.join(&key, route.address, kernel);
                 continue;
             }
             notes.push(RestoreNote::Rebuilt {
@@ -226,11 +235,37 @@ impl Pool {
                 rebuilt_key(&route.host_veth),
                 meta,
                 standing,
-                route.address,
+                (route.address, self.first_card()),
                 0,
                 kernel,
             );
         }
+    }
+
+    /// The pod of several cards that this link is one of, if addresses of it are missing: the file that named this one is lost,
+    /// or was written a moment before the agent ended, and the others were not.
+    fn lacking(&self, host_veth: &str) -> Option<PodKey> {
+        let is_its = |owner: &Owner| {
+            let PodMeta { namespace, name, .. } = &owner.meta;
+            let mut nth = 0..owner.meta.interfaces;
+            nth.any(|n| host_veth.ends_with(&host_veth_suffix_nth(namespace, name, n)))
+        };
+        let mut lacking = self.owners.iter().filter(|(_, o)| o.lacks_addresses());
+        lacking
+            .find(|(_, o)| !o.meta.name.is_empty() && is_its(o))
+            .map(|(key, _)| key.clone())
+    }
+
+    fn join(&mut self, key: &PodKey, address: IpAddr, kernel: &KernelEvidence) {
+        let table = kernel.table_of(address).unwrap_or(MAIN_TABLE);
+        let card = card_of_table(table);
+        let Some(owner) = self.owners.get_mut(key) else {
+            return;
+        };
+        owner.held.push(held(address, card, table, 0));
+        // What runs has links.
+        owner.standing = Standing::Seen;
+        self.by_address.insert(address, key.clone());
     }
 
     fn own(
@@ -238,20 +273,13 @@ impl Pool {
         key: PodKey,
         meta: PodMeta,
         standing: Standing,
-        address: IpAddr,
+        (address, card): (IpAddr, CardIndex),
         allocated_ns: i64,
         kernel: &KernelEvidence,
     ) {
-        let held = Held {
-            address,
-            eni: EniId(String::new()),
-            device: DeviceIndex(0),
-            card: CardIndex(0),
-            // Pods on the primary interface have no rule.
-            table: kernel.table_of(address).unwrap_or(MAIN_TABLE),
-            allocated_ns,
-            why: None,
-        };
+        // Pods on the primary interface have no rule.
+        let table = kernel.table_of(address).unwrap_or(MAIN_TABLE);
+        let held = held(address, card, table, allocated_ns);
         self.by_address.insert(address, key.clone());
         let owner = self.owners.entry(key).or_insert_with(|| Owner {
             meta,
@@ -291,6 +319,7 @@ impl Pool {
                 (held.eni, held.device, held.card, held.table) = (eni.clone(), device, card, table);
             }
         }
+        self.owners.values_mut().for_each(Owner::sort);
         for (key, owner) in &self.owners {
             let orphans = owner.held.iter().filter(|h| h.eni.0.is_empty());
             notes.extend(orphans.map(|h| RestoreNote::Orphan {
@@ -415,6 +444,19 @@ impl Pool {
                 .values()
                 .map(|i| RestoreNote::Resumed { what: i.title() }),
         );
+    }
+}
+
+/// An owner's address whose interface is not known yet.
+fn held(address: IpAddr, card: CardIndex, table: u32, allocated_ns: i64) -> Held {
+    Held {
+        address,
+        eni: EniId(String::new()),
+        device: DeviceIndex(0),
+        card,
+        table,
+        allocated_ns,
+        why: None,
     }
 }
 

@@ -1,15 +1,42 @@
 //! Writing the checkpoint again and again.
 
+use std::collections::BTreeSet;
+
 use crate::checkpoint::{append_entry, frame};
-use crate::ids::PodKey;
+use crate::ids::{CardIndex, PodKey};
 use crate::owner::Owner;
 use crate::pool::Pool;
+
+/// Which owners' addresses go into one file: amazon-vpc-cni-k8s keeps one for each network card.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// Those of this card.
+    Card(CardIndex),
+    /// Those of all cards but these. With none it is all there are.
+    AllBut(BTreeSet<CardIndex>),
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self::AllBut(BTreeSet::new())
+    }
+}
+
+impl Part {
+    fn has(&self, card: CardIndex) -> bool {
+        match self {
+            Self::Card(own) => *own == card,
+            Self::AllBut(others) => !others.contains(&card),
+        }
+    }
+}
 
 /// Writes the owners of one pool as [`crate::Checkpoint::to_json`] of [`Pool::checkpoint`] does, and keeps what it wrote: the file is
 /// written whole before every answer to an ADD or DEL, and from one to the next a single owner differs. To look at each
 /// of some hundred owners for that takes longer than all else the agent does for the call.
 #[derive(Clone, Debug, Default)]
 pub struct CheckpointWriter {
+    part: Part,
     /// Of the pool, when it was written; `None`: never.
     generation: Option<u64>,
     /// In order.
@@ -21,6 +48,15 @@ pub struct CheckpointWriter {
 }
 
 impl CheckpointWriter {
+    /// One that writes a part of the owners' addresses.
+    #[must_use]
+    pub fn of(part: Part) -> Self {
+        Self {
+            part,
+            ..Self::default()
+        }
+    }
+
     /// Puts the file's content for the owners there are now in the place of what `out` holds. Always of the same pool.
     pub fn write(&mut self, pool: &Pool, out: &mut Vec<u8>) {
         match self.generation.and_then(|known| pool.changed_since(known)) {
@@ -46,7 +82,7 @@ impl CheckpointWriter {
         self.entries.clear();
         for (key, owner) in &pool.owners {
             let before = self.entries.len();
-            append(&mut self.entries, key, owner);
+            append(&mut self.entries, &self.part, key, owner);
             self.keys.push(key.clone());
             self.lengths.push(self.entries.len() - before);
         }
@@ -66,7 +102,7 @@ impl CheckpointWriter {
         };
         let mut entries = Vec::new();
         if let Some(owner) = owner {
-            append(&mut entries, key, owner);
+            append(&mut entries, &self.part, key, owner);
         }
         let start: usize = self.lengths.iter().take(at).sum();
         let length = self.lengths.get(at).copied().unwrap_or_default();
@@ -82,8 +118,8 @@ impl CheckpointWriter {
     }
 }
 
-fn append(entries: &mut Vec<u8>, key: &PodKey, owner: &Owner) {
-    for held in &owner.held {
+fn append(entries: &mut Vec<u8>, part: &Part, key: &PodKey, owner: &Owner) {
+    for held in owner.held.iter().filter(|held| part.has(held.card)) {
         entries.push(b',');
         append_entry(entries, key, &owner.meta, held);
     }

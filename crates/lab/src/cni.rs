@@ -193,10 +193,17 @@ fn unspoken(said: &Said) -> Failure {
 }
 
 fn address(result: &Value) -> Option<std::net::Ipv4Addr> {
-    let ips = result.get("ips")?.as_array()?;
-    ips.iter()
+    addresses(result).first().copied()
+}
+
+/// The IPv4 addresses of a result, in its order.
+#[must_use]
+pub fn addresses(result: &Value) -> Vec<std::net::Ipv4Addr> {
+    let ips = result.get("ips").and_then(Value::as_array);
+    ips.into_iter()
+        .flatten()
         .filter_map(|ip| ip.get("address")?.as_str()?.split('/').next()?.parse().ok())
-        .next()
+        .collect()
 }
 
 /// A new container id: 64 hex digits, from the time, the process and a count.
@@ -234,6 +241,11 @@ mod tests {
         let result = json!({"ips": [{"address": "fd00::1/128"}, {"address": "10.0.0.7/32"}]});
         assert_eq!(address(&result), Some([10, 0, 0, 7].into()));
         assert_eq!(address(&json!({})), None);
+        let result = json!({"ips": [{"address": "10.0.0.7/32"}, {"address": "10.0.1.7/32"}]});
+        assert_eq!(
+            addresses(&result),
+            [[10, 0, 0, 7], [10, 0, 1, 7]].map(std::net::Ipv4Addr::from)
+        );
     }
 
     #[test]

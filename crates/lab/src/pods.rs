@@ -44,6 +44,21 @@ impl Pod {
         dir.pods().join(format!("{name}.json"))
     }
 
+    /// All its IPv4 addresses, in the order of its interfaces.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Ipv4Addr> {
+        let all = self
+            .result
+            .as_ref()
+            .map(crate::cni::addresses)
+            .unwrap_or_default();
+        if all.is_empty() {
+            self.address.into_iter().collect()
+        } else {
+            all
+        }
+    }
+
     /// Records a new pod, before anything is made for it.
     ///
     /// # Errors

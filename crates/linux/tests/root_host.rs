@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use common::{interface, new_netns, on_new_host, sh, snapshot, wait_for};
 use vpcnet_linux::Mac;
-use vpcnet_linux::host::{self, HostWanted, Primary, Secondary};
+use vpcnet_linux::host::{self, HostWanted, OwnRule, Primary, Secondary};
 use vpcnet_linux::netlink::{MAIN, Request, Rule, Socket};
 use vpcnet_linux::observe::{self, FromRule, HostRoute};
 use vpcnet_linux::pod::{self, Gone, PodInterface};
@@ -42,7 +42,7 @@ fn wanted() -> HostWanted {
         address: "10.0.16.20/20".parse().unwrap(),
         gateway: "10.0.16.1".parse().unwrap(),
         table: 2,
-        own_rule: true,
+        own_rule: OwnRule::Ours,
     };
     HostWanted {
         primary: Primary { mac: ETH0, mtu: 9001 },

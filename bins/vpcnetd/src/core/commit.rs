@@ -1,11 +1,9 @@
 //! The order of a batch's end: checkpoint, journal, answers, orders.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Instant;
 
-use vpcnet_ipam::{
-    Action, ActionId, Answer, Checkpoint, Event, FailureClass, PodKey, Refusal, RefusalCause, RequestId,
-};
+use vpcnet_ipam::{Action, ActionId, Answer, Event, FailureClass, Refusal, RefusalCause, RequestId};
 
 use super::{Batch, Core, JOURNAL_LAG, JOURNAL_RETRY, Order, Told};
 use crate::clock;
@@ -14,13 +12,6 @@ use crate::state::{Intent, StateFile};
 
 /// EC2 remembers a client token for a day.
 const INTENT_LIFE_NS: i64 = 24 * 3600 * 1_000_000_000;
-
-/// The owners a checkpoint holds. What we wrote ourselves can be read.
-fn owners(checkpoint: &[u8]) -> BTreeSet<PodKey> {
-    Checkpoint::parse(checkpoint)
-        .map(|c| c.keys().collect())
-        .unwrap_or_default()
-}
 
 impl Core {
     /// Makes a batch's decisions last, then carries them out. What that brings up is appended to `events`.
@@ -105,9 +96,8 @@ impl Core {
         if generation == running.written_generation {
             return batch;
         }
-        running.writer.write(&running.pool, &mut running.to_write);
         let start = Instant::now();
-        let result = self.files.checkpoint.write(&running.to_write);
+        let result = running.checkpoints.write(&running.pool);
         self.metrics
             .checkpoint_seconds
             .observe(start.elapsed().as_secs_f64());
@@ -116,7 +106,6 @@ impl Core {
                 if self.checkpoint_error.take().is_some() {
                     tracing::info!("the checkpoint can be written again");
                 }
-                std::mem::swap(&mut running.written, &mut running.to_write);
                 running.written_generation = generation;
                 return batch;
             }
@@ -124,9 +113,7 @@ impl Core {
         };
         tracing::error!(%error, "checkpoint not written: what it would have held is undone");
         self.metrics.error("writeCheckpointFailed");
-        let (before, after) = (owners(&running.written), owners(&running.to_write));
-        let keys: Vec<PodKey> = after.difference(&before).cloned().collect();
-        let released: Vec<PodKey> = before.difference(&after).cloned().collect();
+        let (keys, released) = running.checkpoints.difference();
         let message = error.to_string();
         self.checkpoint_error = Some(message.clone());
         let mut undone = Batch::default();
@@ -139,9 +126,8 @@ impl Core {
             },
         );
         undone.add(actions);
-        // The pool is back at what the file holds; only if it is not (it could not undo all) is it written again.
-        running.writer.write(&running.pool, &mut running.to_write);
-        if owners(&running.to_write) == before {
+        // The pool is back at what the files hold; only if it is not (it could not undo all) are they written again.
+        if running.checkpoints.write_back(&running.pool) {
             running.written_generation = running.pool.checkpoint_generation();
         }
         let touched = |request: &RequestId| {

@@ -10,6 +10,8 @@ use vpcnet_ipam::{
 use super::*;
 use crate::state::StateFile;
 
+mod cards;
+
 const SOON: Duration = Duration::from_secs(10);
 
 fn pod(n: u32) -> (PodKey, PodMeta) {
@@ -57,6 +59,7 @@ fn pool(addresses: u8, targets: Targets) -> Started {
         addresses: (0..addresses).map(|n| [10, 0, 1, n].into()).collect(),
         prefixes: Vec::new(),
         ipv6_prefixes: Vec::new(),
+        table: None,
     };
     let now = clock::now();
     let ids = vec![facts.id.clone()];

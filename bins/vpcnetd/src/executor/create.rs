@@ -12,8 +12,8 @@ use vpcnet_ipam::{ActionId, CardIndex, DeviceIndex, EniId, Event, InterfaceFacts
 
 use super::delete::{again, look};
 use super::{Cloud, Failure, facts_of};
-use crate::clock;
 use crate::state::Intent;
+use crate::{cards, clock};
 
 /// How long a link may take to appear after EC2 accepted the attachment. Usual are 2 to 10 s.
 const LINK_WITHIN: Duration = Duration::from_secs(60);
@@ -149,7 +149,7 @@ fn forget_intent(cloud: &Cloud, token: &str) {
 
 async fn finish(cloud: &Cloud, wish: &Wish, made: Made) -> Result<InterfaceFacts, Failure> {
     let cidr = cloud.subnet_cidr(&SubnetId(made.eni.subnet_id.clone())).await?;
-    let facts = facts_of(&made.eni, wish.card, wish.device, cidr, &cloud.ownership)
+    let mut facts = facts_of(&made.eni, wish.card, wish.device, cidr, &cloud.ownership)
         .ok_or_else(|| Failure::refused(format!("{} has no IPv4 address of its own", made.eni.id)))?;
     // Listening begins before the attachment: the link may be there before its answer is.
     let link = cloud.around.host.link(&facts.mac);
@@ -182,6 +182,7 @@ async fn finish(cloud: &Cloud, wish: &Wish, made: Made) -> Result<InterfaceFacts
             )));
         }
     }
+    cards::adopt_tables([&mut facts], &cloud.machine);
     cloud
         .around
         .host

@@ -5,16 +5,20 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
-use vpcnet_ipam::{AddressState, InterfaceKind, InterfaceView, OwnerView, PoolView};
+use vpcnet_ipam::{AddressState, CardIndex, InterfaceKind, InterfaceView, OwnerView, PoolView};
 
 use crate::clock::rfc3339;
 
 /// Go's zero time.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
-pub(super) fn page(view: &PoolView) -> Value {
-    let mut cards: BTreeMap<String, Vec<&InterfaceView>> = BTreeMap::new();
-    for interface in view.interfaces.iter().filter(|i| i.managed) {
+/// `managed`: the network cards that are; those without an interface too.
+pub(super) fn page(view: &PoolView, managed: impl Iterator<Item = CardIndex>) -> Value {
+    let mut cards: BTreeMap<String, Vec<&InterfaceView>> =
+        managed.map(|card| (card.to_string(), Vec::new())).collect();
+    // One for EFA only has nothing to show here, and may be all there is on a card that is left alone for it.
+    let shown = |i: &&InterfaceView| i.managed && i.kind != InterfaceKind::EfaOnly;
+    for interface in view.interfaces.iter().filter(shown) {
         cards
             .entry(interface.card.to_string())
             .or_default()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vpcnet_ipam::{AddressState, InterfaceView, Mode, Pool, SubnetView};
+use vpcnet_ipam::{AddressState, InterfaceKind, InterfaceView, Mode, Pool, SubnetView};
 
 use crate::core::View;
 use crate::metrics::{Metrics, cause_label};
@@ -23,7 +23,8 @@ pub(super) fn set(view: &View<'_>, metrics: &Metrics) {
     let pool = pool.view(view.now);
     by_subnet(&pool.subnets, metrics);
     let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    let managed = || pool.interfaces.iter().filter(|i| i.managed);
+    let counts = |i: &&InterfaceView| i.managed && i.kind != InterfaceKind::EfaOnly;
+    let managed = || pool.interfaces.iter().filter(counts);
     let assigned = |i: &InterfaceView| {
         let states = i.addresses.iter().map(|a| a.state);
         let all = states.chain(i.ipv6.iter().map(|a| a.state));

@@ -8,12 +8,12 @@ use vpcnet_ipam::{Event, Evidence, InterfaceFacts, KernelEvidence, Limits, Pool,
 use super::listing::{InUse, Seen, list};
 use super::{Surroundings, identity, tell};
 use crate::aims::Zone;
-use crate::clock;
 use crate::core::Started;
 use crate::files::Found;
 use crate::limits;
+use crate::refresh::takes_groups;
 use crate::state::{Facts, Machine};
-use crate::zone;
+use crate::{cards, clock, zone};
 
 /// First and longest pause between attempts.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
@@ -77,9 +77,9 @@ async fn attempt(
     let facts = Facts {
         token_salt: salt,
         vpc_cidrs: instance.vpc_ipv4_cidrs,
-        applied_groups: applied(found, &instance.security_groups, interfaces.len()),
+        applied_groups: applied(found, &instance.security_groups, &interfaces),
         groups: instance.security_groups,
-        limits: limits.clone(),
+        limits,
         zone,
         tags: around.tags(&machine),
         intents: found
@@ -89,7 +89,7 @@ async fn attempt(
             .unwrap_or_default(),
         machine,
     };
-    let started = restore(around, found, kernel, facts, limits, seen)?;
+    let started = restore(around, found, kernel, facts, seen)?;
     Ok((started, interfaces, ec2))
 }
 
@@ -99,9 +99,9 @@ fn restore(
     found: &Found,
     kernel: &KernelEvidence,
     facts: Facts,
-    limits: Limits,
     seen: Vec<Seen>,
 ) -> Result<Started, String> {
+    let limits = cards::managed(&facts.limits, around.config.interfaces.multi_nic);
     let primary = seen.iter().find(|i| i.facts.is_primary);
     let primary = primary.map(|i| i.facts.subnet.clone());
     let machine = &facts.machine;
@@ -195,11 +195,11 @@ async fn limits_of(imds_only: bool, ec2: &Ec2, machine: &Machine, found: &Found)
     }
 }
 
-/// With only the primary interface there is nothing to apply groups to. Otherwise, unless we remember, the first look at
+/// With only the primary interface, and interfaces of others, there is nothing to apply groups to. Otherwise, unless we remember, the first look at
 /// them applies them, as the original does.
-fn applied(found: &Found, groups: &[String], interfaces: usize) -> Vec<String> {
+fn applied(found: &Found, groups: &[String], interfaces: &[InterfaceFacts]) -> Vec<String> {
     match &found.state {
-        _ if interfaces <= 1 => groups.to_vec(),
+        _ if !interfaces.iter().any(takes_groups) => groups.to_vec(),
         Some(state) => state.facts.applied_groups.clone(),
         None => Vec::new(),
     }

@@ -6,13 +6,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
-use vpcnet_cloud::{Ec2, Ec2Error, Filter, ImdsError, ImdsInterface, NetworkInterface, Tag};
+use vpcnet_cloud::{Attachment, Ec2, Ec2Error, Filter, ImdsError, ImdsInterface, NetworkInterface, Tag};
 use vpcnet_ipam::{
     CardIndex, Checkpoint, DeviceIndex, EniId, Event, Evidence, InterfaceFacts, InterfaceKind,
     KernelEvidence, SubnetId, route_table,
 };
 
 use super::Surroundings;
+use crate::cards;
 use crate::executor::{self, Cloud, Ownership, kind_of, manages};
 use crate::state::Machine;
 
@@ -48,6 +49,17 @@ pub(super) async fn list(
     machine: &Machine,
     in_use: &InUse<'_>,
 ) -> Result<Vec<Seen>, ImdsError> {
+    let mut seen = look(around, ec2, machine, in_use).await?;
+    cards::adopt_tables(seen.iter_mut().map(|s| &mut s.facts), machine);
+    Ok(seen)
+}
+
+async fn look(
+    around: &Surroundings,
+    ec2: &Ec2,
+    machine: &Machine,
+    in_use: &InUse<'_>,
+) -> Result<Vec<Seen>, ImdsError> {
     let listed = by_imds(around).await?;
     if around.config.pool.imds_only {
         return Ok(of_imds_alone(around, &listed, in_use));
@@ -66,9 +78,11 @@ pub(super) async fn list(
         Ok(seen) => Ok(seen),
         Err(error) => {
             tracing::warn!(%error, "tags of the interfaces not known: only those that pods already use are used");
+            let ownership = around.ownership(machine);
+            let ours = |i: &ImdsInterface| ownership.covers(CardIndex(i.card)) && in_use.of(i);
             Ok(listed
                 .iter()
-                .filter_map(|i| of_imds(i, in_use.of(i), InterfaceKind::Interface))
+                .filter_map(|i| of_imds(i, ours(i), InterfaceKind::Interface))
                 .collect())
         }
     }
@@ -76,7 +90,9 @@ pub(super) async fn list(
 
 /// Where EC2 must not be asked nobody knows tags: what is there is used, unless what has no tags is not to be.
 fn of_imds_alone(around: &Surroundings, listed: &[ImdsInterface], in_use: &InUse<'_>) -> Vec<Seen> {
-    let managed = |i: &ImdsInterface| around.config.cloud.manage_untagged || in_use.of(i);
+    let on_used_card = |i: &ImdsInterface| around.config.interfaces.multi_nic || i.card == 0;
+    let managed =
+        |i: &ImdsInterface| on_used_card(i) && (around.config.cloud.manage_untagged || in_use.of(i));
     listed
         .iter()
         .filter_map(|i| of_imds(i, managed(i), InterfaceKind::Interface))
@@ -87,7 +103,7 @@ fn of_imds_alone(around: &Surroundings, listed: &[ImdsInterface], in_use: &InUse
 pub async fn relist(cloud: &Cloud) {
     let around = &cloud.around;
     let mut pause = RETRY.0;
-    let found = loop {
+    let mut found = loop {
         let seen = match by_imds(around).await {
             Ok(listed) if around.config.pool.imds_only => {
                 Ok(of_imds_alone(around, &listed, &InUse::nothing()))
@@ -104,9 +120,11 @@ pub async fn relist(cloud: &Cloud) {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY.1);
     };
+    cards::adopt_tables(found.iter_mut().map(|s| &mut s.facts), &cloud.machine);
     let known = around.core.look(|view| {
+        // One on a card that was not used before is known, and not as what it is now.
         view.pool
-            .map(|p| p.interfaces().map(|i| i.id).collect::<Vec<_>>())
+            .map(|p| p.interfaces().map(|i| (i.id, i.managed)).collect::<Vec<_>>())
     });
     let known = known.await.ok().flatten().unwrap_or_default();
     let ids = found.iter().map(|i| i.facts.id.clone()).collect();
@@ -114,7 +132,8 @@ pub async fn relist(cloud: &Cloud) {
     let others_assign = !around.config.pool.provisioning;
     for seen in found {
         let facts = &seen.facts;
-        if known.contains(&facts.id) {
+        let before = known.iter().find(|(id, _)| *id == facts.id);
+        if before.is_some_and(|(_, managed)| *managed == facts.managed) {
             if others_assign {
                 around.core.event(seen.event());
             }
@@ -186,7 +205,7 @@ async fn by_ec2(
     let known: BTreeMap<&str, &NetworkInterface> = present.iter().map(|i| (i.id.as_str(), i)).collect();
     all.extend(unread.into_iter().filter_map(|seen| {
         let eni = known.get(seen.id.as_str())?;
-        let managed = manages(&ownership, eni, seen.primary);
+        let managed = ownership.covers(CardIndex(seen.card)) && manages(&ownership, eni, seen.primary);
         of_imds(seen, managed, kind_of(&eni.interface_type))
     }));
     Ok(all)
@@ -201,9 +220,12 @@ fn tag(
     attached: &[NetworkInterface],
 ) {
     let wanted = around.tags(machine);
+    let not_ours = [InterfaceKind::Trunk, InterfaceKind::EfaOnly];
+    let card = |eni: &NetworkInterface| CardIndex(eni.attachment.as_ref().map_or(0, card_of));
     let ours = attached
         .iter()
-        .filter(|eni| kind_of(&eni.interface_type) != InterfaceKind::Trunk)
+        .filter(|eni| !not_ours.contains(&kind_of(&eni.interface_type)))
+        .filter(|eni| ownership.covers(card(eni)))
         .filter(|eni| manages(ownership, eni, is_primary(eni)));
     let lacking: Vec<(String, Vec<Tag>)> = ours
         .map(|eni| (eni.id.clone(), executor::tags::missing(&wanted, eni)))
@@ -218,9 +240,12 @@ fn tag(
 }
 
 fn is_primary(eni: &NetworkInterface) -> bool {
-    eni.attachment.as_ref().is_some_and(|place| {
-        place.network_card_index.unwrap_or_default() == 0 && place.device_index == Some(0)
-    })
+    let at_first = |place: &Attachment| card_of(place) == 0 && place.device_index == Some(0);
+    eni.attachment.as_ref().is_some_and(at_first)
+}
+
+fn card_of(place: &Attachment) -> u32 {
+    place.network_card_index.unwrap_or_default()
 }
 
 /// The CIDRs of the interfaces' subnets: IMDS tells those of the interfaces it lists.
@@ -260,6 +285,7 @@ fn of_imds(seen: &ImdsInterface, managed: bool, kind: InterfaceKind) -> Option<S
         addresses: others.to_vec(),
         prefixes: seen.ipv4_prefixes.clone(),
         ipv6_prefixes: seen.ipv6_prefixes.clone(),
+        table: None,
     };
     let evidence = Evidence::Imds;
     Some(Seen { facts, evidence })

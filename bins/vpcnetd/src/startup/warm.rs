@@ -6,11 +6,12 @@ use std::time::Duration;
 use vpcnet_ipam::{InterfaceFacts, KernelEvidence, Pool, Restored};
 
 use super::{Surroundings, identity, tell};
-use crate::clock;
 use crate::core::Started;
 use crate::files::Found;
+use crate::limits;
 use crate::state::Facts;
 use crate::store::FileStore;
+use crate::{cards, clock};
 
 /// Tries. `Err` gives back what was found, for the other way.
 ///
@@ -27,12 +28,17 @@ pub fn warm(
         .ok_or("there is no state of an earlier life")?;
     let mut facts: Facts = state.facts.clone();
     facts.tags = around.tags(&facts.machine);
+    // The table may know more by now than the agent that wrote the state.
+    if let Some(known) = vpcnet_limits::lookup(&facts.machine.instance_type) {
+        facts.limits = limits::of_type(known);
+    }
+    let limits = cards::managed(&facts.limits, around.config.interfaces.multi_nic);
     let mut known = state.pool.interfaces();
     let primary = known.find(|i| i.is_primary).map(|i| i.subnet);
     let kind = &facts.machine.instance_type;
     around
         .aims
-        .set_machine(kind, &facts.limits, primary, facts.zone.clone());
+        .set_machine(kind, &limits, primary, facts.zone.clone());
     let targets = around.aims.targets();
     let restored = Restored {
         checkpoint: found.checkpoint.clone(),
@@ -42,8 +48,7 @@ pub fn warm(
     let identity = identity(&facts.machine, &facts.token_salt);
     let now = clock::now();
     let (mut pool, notes, mut actions) =
-        Pool::restore(identity, facts.limits.clone(), targets, restored, now)
-            .map_err(|error| error.to_string())?;
+        Pool::restore(identity, limits, targets, restored, now).map_err(|error| error.to_string())?;
     for fact in around.aims.facts() {
         actions.extend(pool.handle(now, fact));
     }
@@ -57,6 +62,12 @@ pub fn warm(
         .map_err(|error| error.to_string())?;
     for mac in &missing {
         tracing::warn!(%mac, "an interface of the pool has no link");
+    }
+    let knows_all = pool.knows_interfaces();
+    if !knows_all {
+        tracing::info!(
+            "more network cards are to be used than in the earlier life: asking EC2 what is on them"
+        );
     }
     let notes = tell(&notes, &around.metrics);
     tracing::info!(
@@ -73,7 +84,7 @@ pub fn warm(
             notes,
         },
         interfaces,
-        !missing.is_empty(),
+        !missing.is_empty() || !knows_all,
     ))
 }
 

@@ -117,11 +117,17 @@ impl Agent {
 }
 
 pub fn started(addresses: u8, grows: bool) -> Started {
+    started_on(1, addresses, grows)
+}
+
+/// The same with an interface on each of so many network cards.
+pub fn started_on(cards: u8, addresses: u8, grows: bool) -> Started {
+    let card = |n: u8| CardLimits {
+        card: CardIndex(n.into()),
+        interfaces: 3,
+    };
     let limits = Limits {
-        cards: vec![CardLimits {
-            card: CardIndex(0),
-            interfaces: 3,
-        }],
+        cards: (0..cards).map(card).collect(),
         ipv4_per_interface: 10,
     };
     let identity = Identity {
@@ -135,37 +141,30 @@ pub fn started(addresses: u8, grows: bool) -> Started {
         ..Targets::default()
     };
     let mut pool = Pool::new(identity, limits, targets).unwrap();
-    let facts = InterfaceFacts {
-        id: EniId("eni-1".into()),
-        mac: "02:00:00:00:00:01".into(),
+    let interface = |n: u8| InterfaceFacts {
+        id: EniId(format!("eni-{}", n + 1)),
+        mac: format!("02:00:00:00:00:{:02x}", n + 1),
         device: DeviceIndex(0),
-        card: CardIndex(0),
+        card: CardIndex(n.into()),
         subnet: SubnetId("subnet-1".into()),
         subnet_cidr: "10.0.0.0/20".parse().unwrap(),
-        primary_address: [10, 0, 0, 10].into(),
-        is_primary: true,
+        primary_address: [10, 0, 0, 10 + n].into(),
+        is_primary: n == 0,
         kind: InterfaceKind::Interface,
         managed: true,
-        addresses: (0..addresses).map(|n| [10, 0, 1, n].into()).collect(),
+        addresses: (0..addresses).map(|last| [10, 0, 1 + n, last].into()).collect(),
         prefixes: Vec::new(),
         ipv6_prefixes: Vec::new(),
+        table: None,
     };
-    let ids = vec![facts.id.clone()];
     let now = clock::now();
-    let mut actions = pool.handle(
-        now,
-        Event::InterfaceSeen {
-            facts,
-            evidence: Evidence::Ec2,
-        },
-    );
-    actions.extend(pool.handle(
-        now,
-        Event::InterfacesListed {
-            ids,
-            evidence: Evidence::Ec2,
-        },
-    ));
+    let (mut actions, mut ids) = (Vec::new(), Vec::new());
+    let evidence = Evidence::Ec2;
+    for facts in (0..cards).map(interface) {
+        ids.push(facts.id.clone());
+        actions.extend(pool.handle(now, Event::InterfaceSeen { facts, evidence }));
+    }
+    actions.extend(pool.handle(now, Event::InterfacesListed { ids, evidence }));
     Started {
         pool,
         actions,

@@ -1,8 +1,9 @@
 //! Several network cards: a pool for each, with its own limits.
 
 use vpcnet_ipam::{
-    Action, Answer, CardIndex, CardLimits, Cards, DeviceIndex, EniId, Event, FailureClass, InterfaceFacts,
-    InterfaceKind, Lease, Limits, Mono, Pool, RefusalCause, RequestId, Targets, host_veth_suffix_nth,
+    Action, Answer, CardIndex, CardLimits, Cards, CheckpointWriter, DeviceIndex, EniId, Event, FailureClass,
+    InterfaceFacts, InterfaceKind, Lease, Limits, Mono, Part, Pool, RefusalCause, RequestId, Targets,
+    host_veth_suffix_nth,
 };
 
 use super::rig::{Rig, identity, ip_targets, key, meta, prefixes};
@@ -269,6 +270,219 @@ fn a_rebuilt_pod_of_several_cards_is_found_by_all_its_veths() {
         panic!("found by its veths")
     };
     assert_eq!(back.len(), 2);
+}
+
+/// One address of card 0 is free, those of the others cool down; the instance can take no more interfaces.
+#[test]
+fn on_full_cards_a_pod_that_comes_later_does_not_take_what_a_pod_of_every_card_waits_with() {
+    for card in [0, 1] {
+        let targets = Targets {
+            cooldown: std::time::Duration::from_secs(2),
+            ..ip_targets(1, 0)
+        };
+        let mut rig = fresh(&[1], targets);
+        rig.succeed_all();
+        for n in 1..=20 {
+            let request = add(&mut rig, n, Cards::Any);
+            rig.succeed_all();
+            assert_eq!(leases(&rig, request).len(), 1);
+        }
+        let on = |rig: &Rig, card: u32| {
+            let mut owners = rig.pool.owners().filter(|l| l.card.0 == card);
+            owners.next().unwrap().key
+        };
+        for (card, pause) in [(card, 1_000), (1 - card, 1_500)] {
+            let pod = on(&rig, card);
+            rig.del_as(pod, vpcnet_ipam::PodMeta::default());
+            rig.pass(pause);
+        }
+        // Now the first one's address is free, the other's in half a second.
+        let every = add(&mut rig, 100, Cards::Every);
+        let any = add(&mut rig, 101, Cards::Any);
+        assert!(!matches!(rig.answer(any), Some(Answer::Assigned(_))), "overtaken");
+        rig.pass(600);
+        assert_eq!(leases(&rig, every).len(), 2);
+    }
+}
+
+#[test]
+fn a_pod_of_every_card_is_overtaken_for_a_while_only() {
+    let mut rig = fresh(&[2], ip_targets(1, 0));
+    let assign = rig.take_assign();
+    rig.succeed(&assign);
+    // Card 1's interface is long in the making.
+    let every = add(&mut rig, 100, Cards::Every);
+    for n in 0..3 {
+        let any = add(&mut rig, n, Cards::Any);
+        assert!(
+            rig.answer(any).is_some(),
+            "nobody who wants one address waits for card 1"
+        );
+        while rig.ordered().iter().any(|o| o.starts_with("assign")) {
+            let assign = rig.take_assign();
+            rig.succeed(&assign);
+        }
+        rig.pass(2_000);
+    }
+    // Now EC2 is slow to answer for card 0 as well.
+    let late: Vec<RequestId> = (3..7).map(|n| add(&mut rig, n, Cards::Any)).collect();
+    let create = rig.take_create();
+    rig.succeed(&create);
+    assert_eq!(leases(&rig, every).len(), 2, "of card 0 one was kept");
+    rig.succeed_all();
+    assert!(
+        late.iter().all(|any| rig.answer(*any).is_some()),
+        "the others are not forgotten"
+    );
+}
+
+#[test]
+fn what_an_unanswered_add_left_behind_goes_with_the_next_one_or_after_the_grace() {
+    for again in [true, false] {
+        let mut rig = fresh(&[2], ip_targets(1, 0));
+        rig.succeed_all();
+        let request = add(&mut rig, 1, Cards::Every);
+        let first = leases(&rig, request);
+        rig.succeed_all();
+        // The agent ended between card 1's file and card 0's; the plugin had no answer and made no link.
+        let (mut rig, _) = rig.restart(|r| {
+            let checkpoint = r.checkpoint.as_mut().unwrap();
+            checkpoint.allocations.retain(|a| a.address != first[0].address);
+            r.kernel = vpcnet_ipam::KernelEvidence::default();
+        });
+        assert_eq!(rig.pool.owners().map(|l| l.interface).collect::<Vec<_>>(), [None]);
+        if again {
+            let request = add(&mut rig, 1, Cards::Every);
+            rig.succeed_all();
+            let second = leases(&rig, request);
+            assert_eq!(second.len(), 2);
+            let old = |l: &Lease| first.iter().any(|f| f.address == l.address);
+            assert!(!second.iter().any(old), "not cooled down");
+        } else {
+            rig.pass(31_000);
+            assert_eq!(rig.pool.owners().count(), 0);
+        }
+    }
+}
+
+#[test]
+fn an_address_that_only_the_kernel_shows_is_the_pods_whose_other_one_is_known() {
+    for lost in 0..2 {
+        let mut rig = fresh(&[2], ip_targets(1, 0));
+        rig.succeed_all();
+        let request = add(&mut rig, 1, Cards::Every);
+        let before = leases(&rig, request);
+        rig.succeed_all();
+        let (mut rig, notes) = rig.restart(|r| {
+            let checkpoint = r.checkpoint.as_mut().unwrap();
+            checkpoint
+                .allocations
+                .retain(|a| a.address != before[lost].address);
+            let pods = before.iter().zip(0..).map(|(l, n)| vpcnet_ipam::HostRoute {
+                address: l.address,
+                host_veth: format!("eni{}", host_veth_suffix_nth("default", "web-1", n)),
+            });
+            r.kernel.pods = pods.collect();
+        });
+        assert_eq!(notes, [""; 0]);
+        let order: Vec<_> = rig.pool.owners().map(|l| (l.address, l.interface)).collect();
+        assert_eq!(
+            order,
+            [(before[0].address, Some(0)), (before[1].address, Some(1))]
+        );
+        let Answer::Released(back) = rig.del(1) else {
+            panic!("it is the owner")
+        };
+        assert_eq!(back.len(), 2);
+    }
+}
+
+#[test]
+fn cards_that_no_earlier_life_managed_are_looked_at_before_anything_is_made_there() {
+    let one: &[u32] = &[];
+    for (before, after, known) in [
+        (one, one, true),
+        (one, &[2], false),
+        (&[2], one, true),
+        (&[2], &[2], true),
+    ] {
+        let mut rig = fresh(before, ip_targets(1, 0));
+        rig.succeed_all();
+        let restored = vpcnet_ipam::Restored {
+            checkpoint: Some(rig.pool.checkpoint()),
+            journal: Some(rig.pool.journal()),
+            ..Default::default()
+        };
+        let (targets, now) = (ip_targets(1, 0), rig.now());
+        let (mut pool, _, actions) =
+            Pool::restore(identity(), limits(after), targets, restored, now).unwrap();
+        assert_eq!(
+            (pool.knows_interfaces(), actions),
+            (known, vec![]),
+            "{before:?} {after:?}"
+        );
+        let listed = Event::InterfacesListed {
+            ids: pool.interfaces().map(|i| i.id).collect(),
+            evidence: vpcnet_ipam::Evidence::Ec2,
+        };
+        let made = pool.handle(now, listed).len();
+        assert_eq!(made, usize::from(!known), "and then it is");
+    }
+}
+
+#[test]
+fn a_table_that_somebody_else_set_up_is_its_pods_table() {
+    let mut rig = Rig::around(Pool::new(identity(), limits(&[2]), ip_targets(1, 0)).unwrap());
+    let facts = rig.facts(0, 1);
+    rig.seen(facts);
+    let theirs = on_card_1(&mut rig, InterfaceKind::Interface, true);
+    let addresses = vec![rig.fresh_address()];
+    rig.seen(InterfaceFacts {
+        table: Some(10_001),
+        addresses,
+        ..theirs
+    });
+    rig.listed(&["eni-0", "eni-7"]);
+    let request = add(&mut rig, 1, Cards::Every);
+    let tables = |leases: Vec<Lease>| leases.iter().map(|l| l.route_table).collect::<Vec<_>>();
+    assert_eq!(tables(leases(&rig, request)), [254, 10_001]);
+    let (rig, _) = rig.restart(|_| {});
+    assert_eq!(tables(rig.pool.owners().collect()), [254, 10_001]);
+}
+
+#[test]
+fn what_is_written_card_by_card_is_what_is_written_at_once() {
+    let mut rig = fresh(&[2, 2], ip_targets(1, 0));
+    rig.succeed_all();
+    let rest = Part::AllBut([CardIndex(1)].into());
+    let mut writers = [Part::Card(CardIndex(1)), rest].map(CheckpointWriter::of);
+    for n in 0..40 {
+        let cards = if n % 3 == 0 { Cards::Every } else { Cards::Any };
+        if n % 4 == 3 {
+            rig.del(n - 2);
+        } else {
+            add(&mut rig, n, cards);
+        }
+        rig.succeed_all();
+        rig.pass(10_000);
+        let mut whole = vpcnet_ipam::Checkpoint::default();
+        for (writer, card) in writers.iter_mut().zip([1, 0]) {
+            let mut file = Vec::new();
+            writer.write(&rig.pool, &mut file);
+            let part = vpcnet_ipam::Checkpoint::parse(&file).unwrap();
+            assert!(part.ours);
+            if card == 1 {
+                assert_eq!(part.to_json(), rig.pool.checkpoint_of(CardIndex(1)).to_json());
+            }
+            whole.merge(part).unwrap();
+        }
+        let of = |c: &vpcnet_ipam::Checkpoint| {
+            let mut all: Vec<_> = c.allocations.iter().map(|a| (a.key.clone(), a.address)).collect();
+            all.sort();
+            all
+        };
+        assert_eq!(of(&whole), of(&rig.pool.checkpoint()));
+    }
 }
 
 #[test]

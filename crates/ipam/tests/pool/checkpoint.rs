@@ -157,6 +157,7 @@ proptest! {
             address,
             allocated_ns: at,
             meta: PodMeta { namespace, name, interfaces },
+            card: vpcnet_ipam::CardIndex(0),
         });
         let checkpoint = Checkpoint { allocations: allocations.collect(), ours };
         prop_assert_eq!(Checkpoint::parse(&checkpoint.to_json()).unwrap(), checkpoint);

@@ -327,6 +327,7 @@ impl Cloud {
             addresses: it.addresses.iter().copied().collect(),
             prefixes: it.prefixes.iter().copied().collect(),
             ipv6_prefixes: it.ipv6.iter().copied().collect(),
+            table: None,
         })
     }
 

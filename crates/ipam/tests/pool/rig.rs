@@ -133,6 +133,7 @@ impl Rig {
             addresses: (0..count).map(|_| self.fresh_address()).collect(),
             prefixes: Vec::new(),
             ipv6_prefixes: Vec::new(),
+            table: None,
         }
     }
 

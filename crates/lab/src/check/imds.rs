@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
 use super::plan::Endpoint;
+use super::wire;
 use crate::error::LabError;
 use crate::fabric::netns::Place;
 
@@ -20,13 +21,14 @@ const SILENCE: Duration = Duration::from_millis(600);
 /// What went wrong, in words.
 pub(crate) fn instance_id(endpoint: &Endpoint) -> Result<String, String> {
     inside(endpoint, || {
-        let token = token(PATIENCE)?;
+        let source = endpoint.source();
+        let token = token(source, PATIENCE)?;
         let get = format!(
             "GET /latest/meta-data/instance-id HTTP/1.1\r\nHost: {}\r\nX-aws-ec2-metadata-token: {token}\r\n\
              Connection: close\r\n\r\n",
             IMDS.ip()
         );
-        exchange(&get, PATIENCE)
+        exchange(source, &get, PATIENCE)
     })
 }
 
@@ -35,7 +37,7 @@ pub(crate) fn instance_id(endpoint: &Endpoint) -> Result<String, String> {
 /// # Errors
 /// The status of the answer that came.
 pub(crate) fn no_token(endpoint: &Endpoint) -> Result<(), String> {
-    match inside(endpoint, || token(SILENCE)) {
+    match inside(endpoint, || token(endpoint.source(), SILENCE)) {
         Ok(_) => Err("a token came".to_owned()),
         // An answer of any kind is a failure, a connection that cannot be made is one too: at hop limit 1 only the
         // token's answer must be lost.
@@ -54,19 +56,18 @@ fn inside<T: Send>(
         .map_err(|e| e.to_string())
 }
 
-fn token(limit: Duration) -> Result<String, String> {
+fn token(source: Option<Ipv4Addr>, limit: Duration) -> Result<String, String> {
     let put = format!(
         "PUT /latest/api/token HTTP/1.1\r\nHost: {}\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\
          Content-Length: 0\r\nConnection: close\r\n\r\n",
         IMDS.ip()
     );
-    exchange(&put, limit)
+    exchange(source, &put, limit)
 }
 
 /// One request; the body of a 200.
-fn exchange(request: &str, limit: Duration) -> Result<String, String> {
-    let mut stream =
-        TcpStream::connect_timeout(&IMDS.into(), PATIENCE).map_err(|e| format!("cannot connect: {e}"))?;
+fn exchange(source: Option<Ipv4Addr>, request: &str, limit: Duration) -> Result<String, String> {
+    let mut stream = wire::stream(source, IMDS, PATIENCE).map_err(|e| format!("cannot connect: {e}"))?;
     let mut answer = Vec::new();
     let talk = stream
         .set_read_timeout(Some(limit))

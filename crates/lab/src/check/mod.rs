@@ -87,6 +87,7 @@ fn endpoints(status: &Status, pods: &[Pod], report: &mut Report) -> Vec<Endpoint
         address: o.host,
         namespace: o.namespace.clone(),
         kind,
+        further: false,
     };
     let nodes = all.len();
     all.push(outside("internet", &status.internet, Kind::Internet));
@@ -94,7 +95,8 @@ fn endpoints(status: &Status, pods: &[Pod], report: &mut Report) -> Vec<Endpoint
     for pod in pods {
         let name = format!("pod/{}", pod.name);
         let node = all.iter().take(nodes).position(|e| e.name == pod.node);
-        let (Some(address), Some(node)) = (pod.address, node) else {
+        let addresses = pod.addresses();
+        let (Some(node), false) = (node, addresses.is_empty()) else {
             let why = "it has no address or its node is gone".to_owned();
             report.note(
                 "pod-address",
@@ -108,33 +110,41 @@ fn endpoints(status: &Status, pods: &[Pod], report: &mut Report) -> Vec<Endpoint
             );
             continue;
         };
-        let owner = status.nodes.iter().find(|n| n.name == pod.node).and_then(|n| {
-            n.interfaces
-                .iter()
-                .find(|i| i.addresses.iter().any(|net| net.contains(&address)))
-        });
-        // Whoever gave the pod an address that its node does not own made the fault all others would follow from.
-        let owned = owner.map(|_| ()).ok_or_else(|| {
-            let expected = format!("{address} belongs to an interface of the node");
-            named(
-                "pod-address",
-                &name,
-                &pod.node,
-                expected,
-                "no interface owns it".to_owned(),
-            )
-        });
-        report.note("pod-address", owned);
-        let kind = Kind::Pod {
-            node,
-            device: owner.map(|o| o.device),
-        };
-        all.push(Endpoint {
-            name,
-            address,
-            namespace: pod.netns.clone(),
-            kind,
-        });
+        for (number, address) in addresses.into_iter().enumerate() {
+            let name = if number == 0 {
+                name.clone()
+            } else {
+                format!("{name}#{number}")
+            };
+            let owner = status.nodes.iter().find(|n| n.name == pod.node).and_then(|n| {
+                n.interfaces
+                    .iter()
+                    .find(|i| i.addresses.iter().any(|net| net.contains(&address)))
+            });
+            // Whoever gave the pod an address that its node does not own made the fault all others would follow from.
+            let owned = owner.map(|_| ()).ok_or_else(|| {
+                let expected = format!("{address} belongs to an interface of the node");
+                named(
+                    "pod-address",
+                    &name,
+                    &pod.node,
+                    expected,
+                    "no interface owns it".to_owned(),
+                )
+            });
+            report.note("pod-address", owned);
+            let kind = Kind::Pod {
+                node,
+                interface: owner.map(|o| (o.card, o.device)),
+            };
+            all.push(Endpoint {
+                name,
+                address,
+                namespace: pod.netns.clone(),
+                kind,
+                further: number > 0,
+            });
+        }
     }
     all
 }
@@ -152,6 +162,7 @@ fn node_endpoint(status: &Status, node: &NodeStatus) -> Option<Endpoint> {
         address: node.primary?,
         namespace: node.namespace.clone(),
         kind,
+        further: false,
     })
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, Protocol, SendFlags, SocketType, sendto, socket};
+use rustix::net::{AddressFamily, Protocol, SendFlags, SocketType, bind, sendto, socket};
 
 use super::plan::{Endpoint, Kind, PORT};
 use super::wire::{Seen, packet};
@@ -193,6 +193,9 @@ pub(crate) fn send(endpoints: &[Endpoint], bad: &Bad, number: u64) -> Result<(),
                 }
                 None => {
                     let udp = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+                    if let Some(source) = sender.source() {
+                        bind(&udp, &SocketAddrV4::new(source, 0))?;
+                    }
                     sendto(&udp, payload.as_bytes(), SendFlags::empty(), &bad.to)?;
                 }
             }

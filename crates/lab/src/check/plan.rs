@@ -18,8 +18,8 @@ pub(crate) enum Kind {
     Pod {
         /// Index of its node among the endpoints.
         node: usize,
-        /// Device index of the interface that owns its address; `None`: no interface does.
-        device: Option<u32>,
+        /// Card and device index of the interface that owns its address; `None`: no interface does.
+        interface: Option<(u32, u32)>,
     },
     /// A node.
     Node {
@@ -45,6 +45,15 @@ pub(crate) struct Endpoint {
     pub namespace: String,
     /// What it is.
     pub kind: Kind,
+    /// It asks from its address, though its namespace would choose another one: a pod's address on a further network card.
+    pub further: bool,
+}
+
+impl Endpoint {
+    /// Where its questions come from, unless the namespace chooses.
+    pub(crate) fn source(&self) -> Option<Ipv4Addr> {
+        self.further.then_some(self.address)
+    }
 }
 
 /// How a question travels.
@@ -97,7 +106,7 @@ pub(crate) fn node_ports(endpoints: &[Endpoint]) -> Vec<NodePort> {
     {
         for primary in [true, false] {
             let pod = endpoints.iter().position(|e| {
-                matches!(e.kind, Kind::Pod { node: n, device: Some(d) } if n == node && (d == 0) == primary)
+                matches!(e.kind, Kind::Pod { node: n, interface: Some(i) } if n == node && (i == (0, 0)) == primary)
             });
             let port = u16::try_from(ports.len())
                 .ok()
@@ -114,7 +123,9 @@ pub(crate) fn node_ports(endpoints: &[Endpoint]) -> Vec<NodePort> {
 pub(crate) fn probes(endpoints: &[Endpoint], ports: &[NodePort]) -> Vec<Probe> {
     let mut all = Vec::new();
     for (from, a) in endpoints.iter().enumerate() {
-        for (to, b) in endpoints.iter().enumerate().filter(|(to, _)| *to != from) {
+        // A pod's own addresses reach each other without leaving it.
+        let others = |(_, b): &(usize, &Endpoint)| a.namespace != b.namespace;
+        for (to, b) in endpoints.iter().enumerate().filter(others) {
             let Some((kind, seen)) = expectation(endpoints, a, b) else {
                 continue;
             };
@@ -194,8 +205,8 @@ fn jumbo(endpoints: &[Endpoint]) -> Vec<Probe> {
     let place = |e: &Endpoint| match e.kind {
         Kind::Pod {
             node,
-            device: Some(device),
-        } => Some((node, device)),
+            interface: Some(interface),
+        } => Some((node, interface)),
         _ => None,
     };
     for (index, endpoint) in endpoints.iter().enumerate() {
@@ -205,7 +216,8 @@ fn jumbo(endpoints: &[Endpoint]) -> Vec<Probe> {
     }
     let mut all = Vec::new();
     for &(from, a) in &firsts {
-        for &(answers, b) in firsts.iter().filter(|(answers, _)| *answers != from) {
+        let others = |(_, b): &&(usize, &Endpoint)| a.namespace != b.namespace;
+        for &(answers, b) in firsts.iter().filter(others) {
             let to = SocketAddrV4::new(b.address, PORT);
             let transport = Transport::Udp;
             all.push(Probe {
@@ -262,6 +274,7 @@ mod tests {
             address: [10, 0, 0, last].into(),
             namespace: name.to_owned(),
             kind,
+            further: false,
         }
     }
 
@@ -292,7 +305,7 @@ mod tests {
         for i in 0..2 * pods {
             let kind = Kind::Pod {
                 node: usize::from(i % 2),
-                device: Some(u32::from(i / 2 % 2)),
+                interface: Some((0, u32::from(i / 2 % 2))),
             };
             all.push(endpoint(&format!("pod/{i}"), 10 + i, kind));
         }
@@ -344,6 +357,35 @@ mod tests {
     #[test]
     fn full_size_packets_go_between_all_pairs_of_interfaces_with_pods() {
         assert_eq!(of_kind(&probes(&lab(5), &[]), "full-size-packet").len(), 4 * 3);
+    }
+
+    #[test]
+    fn a_pods_second_address_is_asked_from_and_to_but_not_by_its_own_pod() {
+        let mut lab = lab(2);
+        let second = Endpoint {
+            namespace: "pod/0".to_owned(),
+            further: true,
+            ..endpoint(
+                "pod/0#1",
+                99,
+                Kind::Pod {
+                    node: 0,
+                    interface: Some((1, 0)),
+                },
+            )
+        };
+        lab.push(second);
+        let all = probes(&lab, &[]);
+        let last = lab.len() - 1;
+        let first = lab.iter().position(|e| e.name == "pod/0").unwrap();
+        assert!(all.iter().any(|p| p.from == last && p.seen == lab[last].address));
+        assert!(all.iter().any(|p| p.answers == last));
+        assert!(
+            !all.iter()
+                .any(|p| [(first, last), (last, first)].contains(&(p.from, p.answers)))
+        );
+        // It has an interface of its own, whose full size is tried; and it is none of the primary's.
+        assert!(of_kind(&all, "full-size-packet").iter().any(|p| p.from == last));
     }
 
     #[test]

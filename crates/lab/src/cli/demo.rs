@@ -83,6 +83,7 @@ fn show_all(dir: &Dir, command: &Command) -> Result<bool, LabError> {
             prefix: String::new(),
             namespace: "default".to_owned(),
             annotate: Vec::new(),
+            every_card: false,
             cni_version: "1.0.0".to_owned(),
             json: false,
         };

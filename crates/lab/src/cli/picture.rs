@@ -130,10 +130,10 @@ fn interface_lines(
     pods: &[Pod],
     width: usize,
 ) -> Vec<String> {
-    let card = if interface.card == 0 {
-        String::new()
+    let name = if interface.card == 0 {
+        format!("eth{}", interface.device)
     } else {
-        format!(" card {}", interface.card)
+        format!("card {} device {}", interface.card, interface.device)
     };
     let role = if (interface.card, interface.device) == (0, 0) {
         "primary"
@@ -144,7 +144,8 @@ fn interface_lines(
     let users: Vec<(Ipv4Addr, &str)> = pods
         .iter()
         .filter(|p| p.node == node.name)
-        .filter_map(|p| Some((p.address.filter(|a| mine(*a))?, p.name.as_str())))
+        .flat_map(|p| p.addresses().into_iter().map(|a| (a, p.name.as_str())))
+        .filter(|(a, _)| mine(*a))
         .collect();
     let slots: u64 = interface
         .addresses
@@ -158,8 +159,7 @@ fn interface_lines(
         .saturating_sub(u64::from(interface.primary.is_some()))
         .saturating_sub(users.len() as u64);
     let mut lines = vec![format!(
-        "eth{}{card} {} {own} ({role}, {}) · {} pods, {free} spare",
-        interface.device,
+        "{name} {} {own} ({role}, {}) · {} pods, {free} spare",
         interface.eni,
         interface.mac,
         users.len()

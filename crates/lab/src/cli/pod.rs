@@ -19,6 +19,9 @@ use crate::fabric::netns::Place;
 use crate::pods::{self, Pod};
 use crate::state::Dir;
 
+/// The annotation by which a pod asks for an interface on every network card.
+const EVERY_CARD: (&str, &str) = ("k8s.amazonaws.com/nicConfig", "multi-nic-attachment");
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Make a pod, or with --count a burst of them
@@ -70,6 +73,9 @@ pub(super) struct Add {
     /// An annotation of the pod; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) annotate: Vec<String>,
+    /// Ask for an address of every network card, as the pod's annotation k8s.amazonaws.com/nicConfig does
+    #[arg(long)]
+    pub(super) every_card: bool,
     /// CNI version of the configuration
     #[arg(long, value_name = "VERSION", default_value = "1.0.0")]
     pub(super) cni_version: String,
@@ -153,7 +159,7 @@ pub(super) fn run(dir: &Dir, command: Command) -> Result<ExitCode, LabError> {
                 print_json(&pods)?;
             } else {
                 for pod in pods {
-                    let address = pod.address.map_or_else(|| "-".to_owned(), |a| a.to_string());
+                    let address = words(&pod, "-");
                     println!("{:<12} {:<24} {:<16} {}", pod.node, pod.name, address, pod.netns);
                 }
             }
@@ -170,9 +176,7 @@ fn report(burst: &Burst, add: &Add, single: bool) -> Result<(), LabError> {
         eprintln!("vpcnet lab: pod {name}: {why}");
     }
     if let (true, [pod]) = (single, burst.pods.as_slice()) {
-        let address = pod
-            .address
-            .map_or_else(|| "no IPv4 address".to_owned(), |a| a.to_string());
+        let address = words(pod, "no IPv4 address");
         println!(
             "pod/{} on {} has {address} ({:.1} ms)",
             pod.name,
@@ -192,6 +196,16 @@ fn report(burst: &Burst, add: &Add, single: bool) -> Result<(), LabError> {
         );
     }
     Ok(())
+}
+
+/// The pod's addresses, or what is said when it has none.
+fn words(pod: &Pod, none: &str) -> String {
+    let all: Vec<String> = pod.addresses().iter().map(ToString::to_string).collect();
+    if all.is_empty() {
+        none.to_owned()
+    } else {
+        all.join(" ")
+    }
 }
 
 fn place(node: &NodeStatus) -> Result<Place, LabError> {
@@ -215,6 +229,10 @@ pub(super) fn burst(dir: &Dir, add: &Add, names: &[String]) -> Result<Burst, Lab
     for text in &add.annotate {
         let (key, value) = pair(text)?;
         annotations.insert(key, Value::String(value));
+    }
+    if add.every_card {
+        let (key, value) = EVERY_CARD;
+        annotations.insert(key.to_owned(), Value::String(value.to_owned()));
     }
     let config = cni::config(&add.cni_version, &annotations);
     let start = Instant::now();

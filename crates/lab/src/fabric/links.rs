@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::Ipv4Net;
 
 use super::names::link_name;
-use crate::model::{EniId, FabricInterface, FabricNode, FabricView, InstanceId};
+use crate::model::{EniId, FabricInterface, FabricNode, FabricView, InstanceId, InterfaceKind};
 
 /// MTU of everything inside the VPC (EC2 user guide, "Network maximum transmission unit").
 pub(crate) const VPC_MTU: u32 = 9001;
@@ -49,8 +49,8 @@ pub(crate) fn steps(old: Option<&FabricView>, new: &FabricView) -> Steps {
     let unknown = |n: &&FabricNode| !old_nodes.iter().any(|m| m.id == n.id);
     steps.nodes_new = new.nodes.iter().filter(unknown).cloned().collect();
 
-    let before: BTreeMap<&EniId, &FabricInterface> = old_interfaces.iter().map(|i| (&i.eni, i)).collect();
-    let after: BTreeMap<&EniId, &FabricInterface> = new.interfaces.iter().map(|i| (&i.eni, i)).collect();
+    let before = links(old_interfaces);
+    let after = links(&new.interfaces);
     for (eni, interface) in &before {
         let stays = after.get(eni).is_some_and(|i| same_link(i, interface));
         // A link goes with its node's namespace at the latest, but the name is wanted free at once.
@@ -73,6 +73,13 @@ pub(crate) fn steps(old: Option<&FabricView>, new: &FabricView) -> Steps {
         }
     }
     steps
+}
+
+/// The interfaces that are links in their nodes: an adapter for EFA only is no network device there ("Elastic Fabric Adapter", EC2
+/// user guide).
+fn links(interfaces: &[FabricInterface]) -> BTreeMap<&EniId, &FabricInterface> {
+    let shown = interfaces.iter().filter(|i| i.kind != InterfaceKind::EfaOnly);
+    shown.map(|i| (&i.eni, i)).collect()
 }
 
 /// True when the link itself, and what hangs on its primary address, can stay.
@@ -309,6 +316,16 @@ mod tests {
                 "route replace 10.0.0.16/28 via 10.0.0.4 dev e00000000000001 onlink",
             ]
         );
+    }
+
+    #[test]
+    fn an_interface_for_efa_only_is_no_link() {
+        let none = view(Vec::new());
+        let with = view(vec![FabricInterface {
+            kind: InterfaceKind::EfaOnly,
+            ..interface(1, &[])
+        }]);
+        assert!(steps(Some(&none), &with).is_empty() && steps(Some(&with), &none).is_empty());
     }
 
     #[test]

@@ -6,8 +6,8 @@ use ipnet::Ipv4Net;
 use proptest::prelude::*;
 
 use crate::model::{
-    FabricGroup, FabricInterface, FabricPeer, FabricRule, FabricSubnet, FabricView, Mac, Protocol,
-    SubnetRoute,
+    FabricGroup, FabricInterface, FabricPeer, FabricRule, FabricSubnet, FabricView, InterfaceKind, Mac,
+    Protocol, SubnetRoute,
 };
 
 /// An interface of `i-1` with those addresses, the first one its primary.
@@ -18,6 +18,7 @@ pub(crate) fn interface(number: u8, addresses: &[&str]) -> FabricInterface {
         node: "i-1".into(),
         device_index: u32::from(number),
         card: 0,
+        kind: InterfaceKind::Interface,
         mac: Mac([2, 0, 0, 0, 0, number]),
         subnet: "subnet-1".into(),
         primary: addresses.first().map(Ipv4Net::addr),

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::config::{Protocol, Rule, RulePeer, SubnetRoute};
 use super::ids::{EniId, GroupId, InstanceId, Mac, SubnetId};
+use super::request::InterfaceKind;
 use super::state::{Attachment, Interface};
 use super::vpc::Vpc;
 
@@ -75,6 +76,8 @@ pub struct FabricInterface {
     pub device_index: u32,
     /// Network card.
     pub card: u32,
+    /// What it is for. One for EFA only shows no link in the instance.
+    pub kind: InterfaceKind,
     /// Its MAC.
     pub mac: Mac,
     /// Its subnet.
@@ -216,6 +219,7 @@ fn fabric_interface(interface: &Interface, attachment: &Attachment) -> FabricInt
         node: attachment.instance.clone(),
         device_index: attachment.device_index,
         card: attachment.card,
+        kind: interface.kind,
         mac: interface.mac,
         subnet: interface.subnet.clone(),
         primary: interface.primary,

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{Change, ENI_RULE, HostWanted, MARK_RULE, Observed, Plan, SERVICE_RULE, Secondary, sysctls};
+use super::{
+    Change, ENI_RULE, HostWanted, MARK_RULE, Observed, OwnRule, Plan, SERVICE_RULE, Secondary, sysctls,
+};
 use crate::Mac;
 use crate::netlink::{Link, MAIN, Request, Route, Rule};
 
@@ -97,9 +99,12 @@ fn interface(plan: &mut Plan, observed: &Observed, link: &Link, wanted: &Seconda
             plan.push(Request::ReplaceRoute(route));
         }
     }
+    if wanted.own_rule == OwnRule::Foreign {
+        return;
+    }
     let own = Rule::from(ENI_RULE, wanted.address.addr(), wanted.table);
     let mut found: Vec<&Rule> = own_rules(observed, wanted.address.addr()).collect();
-    if wanted.own_rule && !take(&mut found, &own) {
+    if wanted.own_rule == OwnRule::Ours && !take(&mut found, &own) {
         plan.push(Request::AddRule(own));
     }
     for rule in found {

@@ -29,7 +29,7 @@ fn secondary(n: u8) -> Secondary {
         address: IpNet::new(IpAddr::from([10, 0, n, 5]), 24).unwrap(),
         gateway: IpAddr::from([10, 0, n, 1]),
         table: u32::from(n) + 1,
-        own_rule: true,
+        own_rule: OwnRule::Ours,
     }
 }
 
@@ -278,7 +278,7 @@ fn a_trunk_has_no_rule_for_its_own_address() {
     };
     let wanted = HostWanted {
         secondaries: vec![Secondary {
-            own_rule: false,
+            own_rule: OwnRule::None,
             ..secondary(1)
         }],
         ..wanted()
@@ -289,6 +289,38 @@ fn a_trunk_has_no_rule_for_its_own_address() {
     let plan = diff(&kernel, &wanted);
     apply_all(&mut kernel, &plan);
     assert!(!kernel.rules.iter().any(|r| r.priority == ENI_RULE));
+}
+
+#[test]
+fn rules_that_somebody_else_sees_to_are_neither_made_nor_removed() {
+    let address = secondary(1).address.addr();
+    let theirs = [
+        Rule::from(100, address, 5),
+        Rule::from(ENI_RULE, address, 6),
+        Rule::from(ENI_RULE, address, 2),
+    ];
+    for rules in [&theirs[..], &theirs[..1], &[]] {
+        let mut kernel = Observed {
+            links: vec![link(0), link(1)],
+            rules: rules.to_vec(),
+            ..Observed::default()
+        };
+        let wanted = HostWanted {
+            secondaries: vec![Secondary {
+                own_rule: OwnRule::Foreign,
+                ..secondary(1)
+            }],
+            marks: BTreeSet::new(),
+            services: Vec::new(),
+            ..wanted()
+        };
+        let plan = diff(&kernel, &wanted);
+        apply_all(&mut kernel, &plan);
+        assert_eq!(kernel.rules, rules);
+        assert!(kernel.routes.iter().any(|r| r.table == 2 && r.gateway.is_some()));
+    }
+    let found: Vec<(u32, u32)> = crate::host::rules_from(&theirs, address).collect();
+    assert_eq!(found, [(100, 5), (ENI_RULE, 6), (ENI_RULE, 2)]);
 }
 
 #[test]

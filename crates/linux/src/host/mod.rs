@@ -71,8 +71,27 @@ pub struct Secondary {
     pub gateway: IpAddr,
     /// The routing table of its pods.
     pub table: u32,
-    /// Whether packets from its own address use its table; not so for trunks.
-    pub own_rule: bool,
+    /// The rule by which packets from its own address use its table.
+    pub own_rule: OwnRule,
+}
+
+/// The rule for an interface's own address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnRule {
+    /// There shall be one.
+    Ours,
+    /// There shall be none: so it is for trunks.
+    None,
+    /// Somebody else sees to it, the operating system's image perhaps: neither made nor removed.
+    Foreign,
+}
+
+/// The rules that send an interface's own address to a routing table, whoever made them, in the kernel's order.
+pub fn rules_from(rules: &[Rule], address: IpAddr) -> impl Iterator<Item = (u32, u32)> + '_ {
+    rules
+        .iter()
+        .filter(move |rule| rule.from == Some(IpNet::from(address)) && rule.to.is_none())
+        .filter_map(|rule| Some((rule.priority, rule.table?)))
 }
 
 /// What the kernel shows.

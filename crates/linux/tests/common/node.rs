@@ -11,7 +11,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use vpcnet_linux::Mac;
 use vpcnet_linux::earlier::Earlier;
-use vpcnet_linux::host::{self, HostWanted, Primary, Secondary};
+use vpcnet_linux::host::{self, HostWanted, OwnRule, Primary, Secondary};
 use vpcnet_linux::netlink::{MAIN, Request, Socket, Veth};
 use vpcnet_linux::netns::Netns;
 use vpcnet_linux::nft::{Randomize, SnatConfig};
@@ -126,7 +126,7 @@ fn lead(host: &mut Socket, macs: [Mac; 2], marks: &[u32], services: &[&str]) {
             address: "10.0.16.20/20".parse().unwrap(),
             gateway: "10.0.16.1".parse().unwrap(),
             table: 2,
-            own_rule: true,
+            own_rule: OwnRule::Ours,
         }],
         marks: marks.iter().copied().collect::<BTreeSet<u32>>(),
         services: services.iter().map(|net| net.parse().unwrap()).collect(),
