@@ -70,6 +70,7 @@ mod plan;
 mod pods;
 mod pool;
 mod prefix;
+mod pressure;
 mod refuse;
 mod restore;
 mod subnets;

@@ -33,6 +33,7 @@ impl Pool {
             wait.askers.retain(|a| !due(a));
         }
         self.waiting.retain(|_, w| !w.askers.is_empty());
+        self.backoffs.pressure.sent_away = Some(now.mono);
         for (request, refusal) in refused {
             out.push(Action::Reply {
                 request,
@@ -70,6 +71,9 @@ impl Pool {
             }
         }
         let any = !hopeless.is_empty();
+        if any {
+            self.backoffs.pressure.sent_away = Some(now.mono);
+        }
         for (turn, refusal) in hopeless {
             for asker in self.waiting.remove(&turn).into_iter().flat_map(|w| w.askers) {
                 out.push(Action::Reply {

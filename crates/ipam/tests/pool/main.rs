@@ -16,6 +16,7 @@ mod failures;
 mod ipv6;
 mod old;
 mod prefixes;
+mod pressure;
 mod properties;
 mod provisioning;
 mod restore;
