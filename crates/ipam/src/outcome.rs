@@ -197,7 +197,10 @@ impl Pool {
             return;
         };
         self.changed_state();
-        if matches!(what, What::Create(_) | What::Assign { .. } | What::AssignIpv6 { .. }) {
+        if matches!(
+            what,
+            What::Create(_) | What::Assign { .. } | What::AssignIpv6 { .. }
+        ) {
             self.pressed(now, failure);
         }
         match what {
