@@ -7,12 +7,13 @@ use vpcnet_ipam::{Event, Evidence, InterfaceFacts, KernelEvidence, Limits, Pool,
 
 use super::listing::{InUse, Seen, list};
 use super::{Surroundings, identity, tell};
+use crate::aims::Zone;
 use crate::clock;
-use crate::config::MAX_PODS_FILE;
 use crate::core::Started;
 use crate::files::Found;
 use crate::limits;
 use crate::state::{Facts, Machine};
+use crate::zone;
 
 /// First and longest pause between attempts.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
@@ -45,7 +46,7 @@ async fn attempt(
     let instance = around.imds.instance_facts().await.map_err(|e| e.to_string())?;
     let machine = machine(&instance);
     let ec2 = around.ec2(&machine.region).map_err(|e| e.to_string())?;
-    let limits = limits_of(&ec2, &machine, found).await?;
+    let limits = limits_of(around, &ec2, &machine, found).await?;
     let in_use = InUse {
         checkpoint: found.checkpoint.as_ref(),
         kernel,
@@ -53,6 +54,7 @@ async fn attempt(
     let seen = list(around, &ec2, &machine, &in_use)
         .await
         .map_err(|e| e.to_string())?;
+    let zone = zone_of(around, &ec2, &machine, found).await;
     let interfaces: Vec<InterfaceFacts> = seen.iter().map(|i| i.facts.clone()).collect();
     if !interfaces.iter().any(|i| i.is_primary) {
         return Err("IMDS does not show the primary interface with its address yet".into());
@@ -71,6 +73,7 @@ async fn attempt(
         applied_groups: applied(found, &instance.security_groups, interfaces.len()),
         groups: instance.security_groups,
         limits: limits.clone(),
+        zone,
         tags: around.tags(&machine),
         intents: found
             .state
@@ -92,12 +95,13 @@ fn restore(
     limits: Limits,
     seen: Vec<Seen>,
 ) -> Result<Started, String> {
-    let targets = limits::targets(
-        &around.config.pool,
-        &facts.machine.instance_type,
-        &limits,
-        MAX_PODS_FILE.as_ref(),
-    );
+    let primary = seen.iter().find(|i| i.facts.is_primary);
+    let primary = primary.map(|i| i.facts.subnet.clone());
+    let machine = &facts.machine;
+    around
+        .aims
+        .set_machine(&machine.instance_type, &limits, primary, facts.zone.clone());
+    let targets = around.aims.targets();
     let restored = Restored {
         checkpoint: found.checkpoint.clone(),
         journal: found.state.as_ref().map(|s| s.pool.clone()),
@@ -107,6 +111,9 @@ fn restore(
     let now = clock::now();
     let (mut pool, notes, mut actions) =
         Pool::restore(identity, limits, targets, restored, now).map_err(|e| e.to_string())?;
+    for fact in around.aims.facts() {
+        actions.extend(pool.handle(now, fact));
+    }
     let ids = seen.iter().map(|i| i.facts.id.clone()).collect();
     for one in seen {
         actions.extend(pool.handle(now, one.event()));
@@ -135,13 +142,32 @@ fn machine(instance: &InstanceFacts) -> Machine {
         instance_type: id.instance_type.clone(),
         region: id.region.clone(),
         availability_zone: id.availability_zone.clone(),
+        vpc_id: instance.vpc_id.clone(),
         mac: id.mac.clone(),
         local_ipv4: Some(id.local_ipv4),
     }
 }
 
+/// What an earlier life on this instance knew is good enough to begin with: it is asked for again when it matters.
+async fn zone_of(around: &Surroundings, ec2: &Ec2, machine: &Machine, found: &Found) -> Option<Zone> {
+    if !around.aims.needs_zone() {
+        return None;
+    }
+    let earlier = found.state.as_ref().map(|s| &s.facts);
+    let earlier = earlier.filter(|f| f.machine.instance_id == machine.instance_id);
+    match earlier.and_then(|f| f.zone.clone()) {
+        Some(zone) => Some(zone),
+        None => zone::describe_at_start(ec2, machine).await,
+    }
+}
+
 /// From the table, else from an earlier life, else from EC2.
-async fn limits_of(ec2: &Ec2, machine: &Machine, found: &Found) -> Result<Limits, String> {
+async fn limits_of(
+    around: &Surroundings,
+    ec2: &Ec2,
+    machine: &Machine,
+    found: &Found,
+) -> Result<Limits, String> {
     if let Some(known) = vpcnet_limits::lookup(&machine.instance_type) {
         return Ok(limits::of_type(known));
     }
@@ -151,6 +177,12 @@ async fn limits_of(ec2: &Ec2, machine: &Machine, found: &Found) -> Result<Limits
         .filter(|s| s.facts.machine.instance_type == machine.instance_type)
     {
         return Ok(state.facts.limits.clone());
+    }
+    if around.config.pool.imds_only {
+        return Err(format!(
+            "the limits of instance type {} are not in the built-in table, and ENABLE_IMDS_ONLY_MODE forbids to ask EC2 for them",
+            machine.instance_type
+        ));
     }
     match ec2.instance_limits(&machine.instance_type).await {
         Ok(limits) => Ok(limits::of_type(&limits)),
