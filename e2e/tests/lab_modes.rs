@@ -20,7 +20,17 @@ const PREFIXES: &str = "ENABLE_PREFIX_DELEGATION=true";
 /// Adds pods to a node, some at a time, and returns their addresses. None may fail.
 fn add(lab: &Lab, node: &str, count: u32) -> Vec<Ipv4Addr> {
     let count = count.to_string();
-    lab.run(&["pod", "add", node, "--count", &count, "--prefix", node, "--parallel", "8"]);
+    lab.run(&[
+        "pod",
+        "add",
+        node,
+        "--count",
+        &count,
+        "--prefix",
+        node,
+        "--parallel",
+        "8",
+    ]);
     let pods = Node::new(lab, node).pods();
     pods.iter().map(|p| p.address.parse().unwrap()).collect()
 }
@@ -125,14 +135,27 @@ fn with_custom_networking_pods_are_in_the_configured_subnets_of_their_zone() {
     // Before anybody says which subnets these are, no pod gets an address, and the reason is told.
     let refused = nodes[0].add("too-early").unwrap_err().to_string();
     assert!(refused.contains("subnet"), "{refused}");
-    assert!(notes(&nodes[0]).contains("VPCNET_NODE_FILE"), "{}", notes(&nodes[0]));
+    assert!(
+        notes(&nodes[0]).contains("VPCNET_NODE_FILE"),
+        "{}",
+        notes(&nodes[0])
+    );
 
-    let subnets: Vec<String> = ["pods-a", "pods-b"].iter().map(|name| subnet_id(&lab, name)).collect();
+    let subnets: Vec<String> = ["pods-a", "pods-b"]
+        .iter()
+        .map(|name| subnet_id(&lab, name))
+        .collect();
     let config = serde_json::json!({ "eniConfig": { "name": "pods", "subnets": subnets } });
     std::fs::write(&file, config.to_string()).unwrap();
     for (node, network) in nodes.iter().zip(["10.0.64.0/20", "10.0.80.0/20"]) {
         wait_for_or(
-            || format!("{}: an interface in its zone's subnet: {}", node.name, node.status()),
+            || {
+                format!(
+                    "{}: an interface in its zone's subnet: {}",
+                    node.name,
+                    node.status()
+                )
+            },
             READY,
             || node.pool().is_ok_and(|(total, _)| total > 0).then_some(()),
         );
@@ -163,7 +186,10 @@ fn tagged_subnets_take_new_interfaces_and_excluded_ones_take_no_pod() {
         env: &[],
     });
     let node = Node::new(&lab, "node-1");
-    let own = node.status()["interfaces"][0]["subnet"].as_str().unwrap().to_owned();
+    let own = node.status()["interfaces"][0]["subnet"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     lab.run(&[
         "ec2",
         "CreateTags",
@@ -179,7 +205,11 @@ fn tagged_subnets_take_new_interfaces_and_excluded_ones_take_no_pod() {
         addresses.iter().all(|a| is_in(*a, "10.0.64.0/20")),
         "{addresses:?}"
     );
-    let subnets = node.ec2_calls().iter().filter(|c| *c == "DescribeSubnets").count();
+    let subnets = node
+        .ec2_calls()
+        .iter()
+        .filter(|c| *c == "DescribeSubnets")
+        .count();
     assert_eq!(subnets, 1, "asked once and kept: {:?}", node.ec2_calls());
 }
 

@@ -55,6 +55,10 @@ pub struct Metrics {
     pub rebuilt_owners: IntGauge,
     /// Foreign edits that were put right, by place.
     pub repairs: IntCounterVec,
+    /// EC2 calls that were not made because their action backs off, by operation.
+    pub held_back: IntCounterVec,
+    /// Leaked interfaces that this node deleted.
+    pub leaked_freed: IntCounter,
     /// Build of the agent.
     pub build: GaugeVec,
 }
@@ -81,6 +85,17 @@ impl AddStage {
             Self::Reply => "reply",
         }
     }
+}
+
+/// How one EC2 call ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CallResult<'a> {
+    /// Well.
+    Success,
+    /// EC2 gets too many calls: with its error code.
+    Throttled(&'a str),
+    /// Otherwise: with an error code, EC2's or the client's.
+    Error(&'a str),
 }
 
 impl Metrics {
@@ -192,6 +207,17 @@ impl Metrics {
                 "Foreign edits of the node's network that were put right",
                 &["place"],
             )?,
+            held_back: counters(
+                &r,
+                "vpcnet_ec2_held_back_total",
+                "EC2 calls that were not made because their action backs off",
+                &["api"],
+            )?,
+            leaked_freed: counter(
+                &r,
+                "vpcnet_leaked_interfaces_freed_total",
+                "Leaked interfaces that this node deleted",
+            )?,
             build: {
                 let build = GaugeVec::new(
                     Opts::new("awscni_build_info", "Build of the agent"),
@@ -221,14 +247,18 @@ impl Metrics {
         self.errors.with_label_values(&[place]).inc();
     }
 
-    /// Notes one EC2 call. `code` is EC2's error code, `None` for success.
-    pub fn ec2_call(&self, action: &str, code: Option<&str>, took: Duration) {
+    /// Notes one EC2 call.
+    pub fn ec2_call(&self, action: &str, result: CallResult<'_>, took: Duration) {
         self.ec2_calls.with_label_values(&[action]).inc();
+        let (result, code) = match result {
+            CallResult::Success => ("success", None),
+            CallResult::Throttled(code) => ("throttled", Some(code)),
+            CallResult::Error(code) => ("error", Some(code)),
+        };
         if let Some(code) = code {
             self.ec2_failures.with_label_values(&[action]).inc();
             self.api_errors.with_label_values(&[action, code]).inc();
         }
-        let result = if code.is_none() { "success" } else { "error" };
         self.ec2_seconds
             .with_label_values(&[action, result])
             .observe(took.as_secs_f64());
@@ -315,7 +345,7 @@ mod tests {
         metrics.del_requests.with_label_values(&["PodDeleted"]).inc();
         metrics.ec2_call(
             "CreateNetworkInterface",
-            Some("Throttled"),
+            CallResult::Throttled("RequestLimitExceeded"),
             Duration::from_millis(120),
         );
         metrics.stage(AddStage::Decide, Duration::from_micros(80));
@@ -325,7 +355,8 @@ mod tests {
             "awscni_del_ip_req_count{reason=\"PodDeleted\"} 1",
             "awscni_ec2api_req_count{fn=\"CreateNetworkInterface\"} 1",
             "awscni_ec2api_error_count{fn=\"CreateNetworkInterface\"} 1",
-            "awscni_aws_api_error_count{api=\"CreateNetworkInterface\",error=\"Throttled\"} 1",
+            "awscni_aws_api_error_count{api=\"CreateNetworkInterface\",error=\"RequestLimitExceeded\"} 1",
+            "vpcnet_ec2_call_seconds_count{api=\"CreateNetworkInterface\",result=\"throttled\"} 1",
             "vpcnet_add_stage_seconds_bucket{stage=\"decide\",le=\"0.0001\"} 1",
             "awscni_total_ip_addresses 0",
         ] {

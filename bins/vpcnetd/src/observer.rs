@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use vpcnet_cloud::{CallReport, Observer, Service};
+use vpcnet_cloud::{CallReport, ErrorClass, Observer, Service, class_of};
 
-use crate::metrics::Metrics;
+use crate::metrics::{CallResult, Metrics};
 
 /// Told of every request by the clients.
 pub struct Calls(pub Arc<Metrics>);
@@ -19,7 +19,13 @@ impl Observer for Calls {
                     latency_ms = report.latency.as_millis(),
                     "EC2 call"
                 );
-                self.0.ec2_call(report.api, report.error, report.latency);
+                let throttled = |code| class_of(code, "", report.status.unwrap_or(0)) == ErrorClass::Throttled;
+                let result = match report.error {
+                    None => CallResult::Success,
+                    Some(code) if throttled(code) => CallResult::Throttled(code),
+                    Some(code) => CallResult::Error(code),
+                };
+                self.0.ec2_call(report.api, result, report.latency);
             }
             // Under the original's name for errors of all AWS services; their successes are not worth a series each.
             Service::Imds | Service::Credentials => {
@@ -28,5 +34,9 @@ impl Observer for Calls {
                 }
             }
         }
+    }
+
+    fn held_back(&self, api: &str) {
+        self.0.held_back.with_label_values(&[api]).inc();
     }
 }

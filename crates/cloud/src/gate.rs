@@ -118,7 +118,12 @@ mod tests {
             let gates = Gates::new();
             let action = Ec2Action::CreateNetworkInterface;
             // One at a time until EC2 has answered.
-            gates.pass(action, soon()).await.ok().unwrap().settle(Outcome::Answered);
+            gates
+                .pass(action, soon())
+                .await
+                .ok()
+                .unwrap()
+                .settle(Outcome::Answered);
             let mut held = Vec::new();
             for _ in 0..LIMIT {
                 held.push(gates.pass(action, soon()).await.ok().unwrap());

@@ -62,6 +62,7 @@ mod ipv6;
 mod journal;
 mod kernel;
 mod kind;
+pub mod leaked;
 mod names;
 mod outcome;
 mod overrides;

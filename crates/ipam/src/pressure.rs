@@ -2,7 +2,7 @@
 //!
 //! EC2 counts the calls of an account, not of a node: where a thousand nodes start together, every call for addresses to
 //! keep warm is one that a pod elsewhere waits for. So after a refusal for too many calls a node asks for no more than its
-//! pods need, for ten to twenty minutes, twice as long after each further refusal, an hour at most. How long is drawn, from
+//! pods need, for fifteen to thirty minutes, twice as long after each further refusal, an hour at most. How long is drawn, from
 //! the instance's name and the time, so that nodes that were refused together do not come back together.
 
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::pool::Pool;
 use crate::time::{Mono, Now};
 
 /// The longest time of the first refusal.
-const FIRST: Duration = Duration::from_secs(1200);
+const FIRST: Duration = Duration::from_secs(1800);
 /// The longest of all.
 const LAST: Duration = Duration::from_secs(3600);
 /// Refusals that are no further apart count as one: several calls were under way.
