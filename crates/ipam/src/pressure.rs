@@ -5,6 +5,7 @@
 //! pods need, for fifteen to thirty minutes, twice as long after each further refusal, an hour at most. How long is drawn, from
 //! the instance's name and the time, so that nodes that were refused together do not come back together.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,8 @@ use sha1::{Digest, Sha1};
 
 use crate::backoff::{Block, Failure};
 use crate::event::FailureClass;
+use crate::ids::PodMeta;
+use crate::plan::count;
 use crate::pool::Pool;
 use crate::time::{Mono, Now};
 
@@ -29,8 +32,9 @@ const COMES_BACK: Duration = Duration::from_secs(120);
 pub(crate) struct Pressure {
     /// Until when nothing is asked for that no pod waits for, and why.
     pub(crate) spare: Option<Block>,
-    /// When a pod was last sent away.
-    pub(crate) sent_away: Option<Mono>,
+    /// Pods that were sent away, and when: they come again, in a sandbox of another name.
+    #[serde(default)]
+    sent_away: BTreeMap<String, Mono>,
 }
 
 impl Pressure {
@@ -39,9 +43,27 @@ impl Pressure {
         self.spare.as_ref().filter(|b| b.until > now)
     }
 
-    /// A pod that does not wait now, because it was sent away, will be asked for again.
-    pub(crate) fn awaits(&self, now: Mono) -> bool {
-        self.sent_away.is_some_and(|at| at.plus(COMES_BACK) > now)
+    /// How many pods that do not wait now, because they were sent away, will be asked for again.
+    pub(crate) fn awaits(&self, now: Mono) -> u32 {
+        count(
+            self.sent_away
+                .values()
+                .filter(|at| at.plus(COMES_BACK) > now)
+                .count(),
+        )
+    }
+
+    /// A pod is refused an address.
+    pub(crate) fn sent_away(&mut self, pod: &PodMeta, now: Mono) {
+        self.sent_away.retain(|_, at| at.plus(COMES_BACK) > now);
+        self.sent_away.insert(pod.to_string(), now);
+    }
+
+    /// A pod has its address.
+    pub(crate) fn served(&mut self, pod: &PodMeta) {
+        if !self.sent_away.is_empty() {
+            self.sent_away.remove(&pod.to_string());
+        }
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) fn grow(pool: &Pool, card: CardIndex, now: Mono, plan: &mut Plan) -> 
     }
     // While EC2 refuses calls, no more are made than those who wait need; what such a call brings beyond that is welcome.
     let pressure = pool.backoffs.pressure.at(now);
-    let awaited = u32::from(pool.backoffs.pressure.awaits(now));
+    let awaited = pool.backoffs.pressure.awaits(now);
     let mut pressing = Need {
         addresses: plan.goal.serve_short.max(awaited.min(plan.goal.warm_short)),
         prefixes: 0,

@@ -149,3 +149,24 @@ fn a_pod_that_was_sent_away_counts_until_it_is_asked_for_again() {
         "it will come back, and finds its address"
     );
 }
+
+#[test]
+fn a_pod_that_has_its_address_counts_no_more() {
+    let mut rig = node();
+    rig.add_all(2..=9);
+    rig.pass(10 * SECOND);
+    let request = rig.add(10);
+    refuse(&mut rig, 90);
+    assert_eq!(rig.refusal(request).cause, RefusalCause::Throttled);
+    // Another one goes, and it comes again.
+    rig.del(9);
+    rig.pass(31 * SECOND);
+    let request = rig.add(10);
+    rig.address(request);
+    rig.pass(70 * SECOND);
+    assert_eq!(
+        rig.ordered(),
+        Vec::<String>::new(),
+        "nobody waits, and nobody is to come"
+    );
+}
