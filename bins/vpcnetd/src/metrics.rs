@@ -59,6 +59,8 @@ pub struct Metrics {
     pub held_back: IntCounterVec,
     /// Leaked interfaces that this node deleted.
     pub leaked_freed: IntCounter,
+    /// What of the original's was removed from the packet filter, by kind and back end.
+    pub taken_over: IntCounterVec,
     /// Build of the agent.
     pub build: GaugeVec,
 }
@@ -217,6 +219,12 @@ impl Metrics {
                 &r,
                 "vpcnet_leaked_interfaces_freed_total",
                 "Leaked interfaces that this node deleted",
+            )?,
+            taken_over: counters(
+                &r,
+                "vpcnet_taken_over_total",
+                "What of amazon-vpc-cni-k8s was removed from the packet filter at the start",
+                &["kind", "backend"],
             )?,
             build: {
                 let build = GaugeVec::new(

@@ -128,7 +128,7 @@ impl Options {
     }
 }
 
-/// `NAME=CIDR,ZONE` and tags.
+/// `NAME=CIDR,ZONE` and tags; its way to the internet is the NAT gateway.
 fn subnet(text: &str) -> Result<SubnetConfig, LabError> {
     let usage = |what: &str| {
         LabError::Usage(format!(
@@ -150,7 +150,8 @@ fn subnet(text: &str) -> Result<SubnetConfig, LabError> {
         name,
         cidr,
         zone,
-        route: SubnetRoute::Public,
+        // Only nodes have public addresses.
+        route: SubnetRoute::Private,
         tags: tags.map_err(|_| usage("a tag has no '='"))?,
         reservations: Vec::new(),
     })
