@@ -5,11 +5,8 @@ mod create;
 mod delete;
 mod facts;
 mod failure;
-<<<<<<< HEAD
 mod leaked;
-=======
 pub mod tags;
->>>>>>> main
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
