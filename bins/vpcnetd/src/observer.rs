@@ -19,7 +19,8 @@ impl Observer for Calls {
                     latency_ms = report.latency.as_millis(),
                     "EC2 call"
                 );
-                let throttled = |code| class_of(code, "", report.status.unwrap_or(0)) == ErrorClass::Throttled;
+                let throttled =
+                    |code| class_of(code, "", report.status.unwrap_or(0)) == ErrorClass::Throttled;
                 let result = match report.error {
                     None => CallResult::Success,
                     Some(code) if throttled(code) => CallResult::Throttled(code),
