@@ -11,6 +11,7 @@
 //! writes `target/bench/report.json`. Exit code 0 when all was measured: it never judges a figure.
 
 mod agent;
+mod budget;
 mod host;
 mod inside;
 mod lab;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Arguments;
 use crate::lab::Lab;
-use crate::report;
+use crate::{budget, report};
 
 /// 8 interfaces of 30 addresses: 232 for pods.
 const TYPE: &str = "m5.4xlarge";
@@ -82,6 +82,9 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<()> {
     drop(lab);
     whole.insert("burst".to_owned(), burst.into());
 
+    eprintln!("EC2 calls by occasion …");
+    whole.insert("ec2_calls".to_owned(), budget::measure(&bin)?);
+
     let mut whole = Value::Object(whole);
     report::add_ratios(&mut whole);
     println!("{}", report::tables(&whole));
@@ -115,7 +118,7 @@ fn part(lab: &Lab, name: &str, arguments: &Arguments, bin: &Path) -> io::Result<
 }
 
 /// Waits until no call to EC2 has followed another for five seconds: the pool is as it should be. Returns the calls so far.
-fn settled(lab: &Lab) -> io::Result<(u64, u64)> {
+pub(crate) fn settled(lab: &Lab) -> io::Result<(u64, u64)> {
     let deadline = Instant::now() + Duration::from_secs(120);
     let (mut last, mut since) = (calls(lab)?, Instant::now());
     // A pool that holds nothing has not begun to fill: the start needs at least one call.
@@ -136,7 +139,7 @@ fn settled(lab: &Lab) -> io::Result<(u64, u64)> {
 }
 
 /// EC2 and IMDS calls that the lab has seen so far.
-fn calls(lab: &Lab) -> io::Result<(u64, u64)> {
+pub(crate) fn calls(lab: &Lab) -> io::Result<(u64, u64)> {
     let printed: Value = serde_json::from_str(&lab.run(&["calls", "--json"])?)?;
     let calls = printed
         .as_array()

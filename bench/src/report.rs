@@ -96,6 +96,7 @@ pub(crate) fn tables(report: &Value) -> String {
         ("ratios", "/ratios"),
         ("agent", "/agent"),
         ("idle", "/idle"),
+        ("EC2 calls by occasion", "/ec2_calls"),
         ("burst", "/burst"),
         ("binary sizes, MiB", "/sizes_mib"),
     ] {

@@ -5,6 +5,7 @@ mod create;
 mod delete;
 mod facts;
 mod failure;
+mod leaked;
 pub mod tags;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ use crate::zone::ZoneWatch;
 
 pub use facts::{INSTANCE_TAG, Ownership, facts_of, kind_of, manages};
 pub use failure::Failure;
+pub(crate) use leaked::CLUSTER_TAG;
+pub use leaked::Leaks;
 
 /// What every action needs.
 pub struct Cloud {
@@ -39,6 +42,8 @@ pub struct Cloud {
     pub ownership: Ownership,
     /// The zone's subnets.
     pub zone: Arc<ZoneWatch>,
+    /// What is remembered of looks for leaked interfaces.
+    pub leaks: Leaks,
     /// CIDRs of subnets seen so far.
     pub subnets: Mutex<BTreeMap<SubnetId, Ipv4Net>>,
 }
@@ -120,6 +125,7 @@ async fn carry_out(cloud: Arc<Cloud>, order: Order) {
 }
 
 fn report(cloud: &Arc<Cloud>, id: ActionId, result: Result<Outcome, Failure>) {
+    leaked::notice(cloud, &result);
     match result {
         Ok(outcome) => {
             tracing::info!(id = id.0, ?outcome, "done");

@@ -80,6 +80,10 @@ pub struct Metrics {
     pub rebuilt_owners: IntGauge,
     /// Foreign edits that were put right, by place.
     pub repairs: IntCounterVec,
+    /// EC2 calls that were not made because their action backs off, by operation.
+    pub held_back: IntCounterVec,
+    /// Leaked interfaces that this node deleted.
+    pub leaked_freed: IntCounter,
     /// What of the original's was removed from the packet filter, by kind and back end.
     pub taken_over: IntCounterVec,
     /// Build of the agent.
@@ -257,6 +261,17 @@ impl Metrics {
                 "Foreign edits of the node's network that were put right",
                 &["place"],
             )?,
+            held_back: counters(
+                &r,
+                "vpcnet_ec2_held_back_total",
+                "EC2 calls that were not made because their action backs off",
+                &["api"],
+            )?,
+            leaked_freed: counter(
+                &r,
+                "vpcnet_leaked_interfaces_freed_total",
+                "Leaked interfaces that this node deleted",
+            )?,
             taken_over: counters(
                 &r,
                 "vpcnet_taken_over_total",
@@ -301,9 +316,8 @@ impl Metrics {
             self.ec2_failures.with_label_values(&[action]).inc();
             self.api_errors.with_label_values(&[action, code]).inc();
         }
-        let result = if code.is_none() { "success" } else { "error" };
         self.ec2_seconds
-            .with_label_values(&[action, result])
+            .with_label_values(&[action, outcome])
             .observe(took.as_secs_f64());
     }
 
@@ -378,6 +392,7 @@ mod tests {
             "awscni_aws_api_error_count{api=\"CreateNetworkInterface\",error=\"RequestLimitExceeded\"} 1",
             "vpcnet_ec2_calls_total{action=\"CreateNetworkInterface\",result=\"throttled\"} 1",
             "awscni_aws_api_latency_ms_count{api=\"CreateNetworkInterface\",error=\"true\",status=\"503\"} 1",
+            "vpcnet_ec2_call_seconds_count{api=\"CreateNetworkInterface\",result=\"throttled\"} 1",
             "vpcnet_add_stage_seconds_bucket{stage=\"decide\",le=\"0.0001\"} 1",
             "awscni_total_ip_addresses 0",
         ] {

@@ -36,4 +36,8 @@ impl Observer for Calls {
             }
         }
     }
+
+    fn held_back(&self, api: &str) {
+        self.0.held_back.with_label_values(&[api]).inc();
+    }
 }

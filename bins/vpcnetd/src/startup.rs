@@ -104,6 +104,7 @@ impl Surroundings {
             primary_subnet: primary.map_or_else(|| SubnetId(String::new()), |p| p.subnet.clone()),
             ownership: self.ownership(machine),
             machine: machine.clone(),
+            leaks: crate::executor::Leaks::default(),
             subnets: subnets.into(),
         }
     }
@@ -122,7 +123,7 @@ impl Surroundings {
         let mut tags = cloud.tags.clone();
         tags.insert(crate::executor::INSTANCE_TAG.into(), machine.instance_id.clone());
         if let Some(cluster) = &cloud.cluster {
-            tags.insert("cluster.k8s.amazonaws.com/name".into(), cluster.clone());
+            tags.insert(crate::executor::CLUSTER_TAG.into(), cluster.clone());
             tags.insert("eks:eni:owner".into(), "amazon-vpc-cni".into());
         }
         tags

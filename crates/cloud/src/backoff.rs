@@ -4,9 +4,13 @@
 //! make ten callers that each try on their own. Time and chance are passed in; the async edge (the crate's gate) supplies them.
 //!
 //! The rules:
-//! * At most [`LIMIT`] calls of an action are in flight; while it backs off, one (a probe).
+//! * At most [`LIMIT`] calls of an action are in flight; while it backs off, one (a probe). The first one goes alone too, and whenever
+//!   the last answer is older than a minute: of many nodes that start together each finds out with one call, not with four.
 //! * A failure draws a wait from 0 to a bound ("full jitter": calls of many nodes that were throttled together come back apart). The
-//!   bound doubles with each failure: from 1 s to 60 s after throttling, from 0.2 s to 20 s after other passing failures.
+//!   bound doubles with each failure: from 10 s to 60 s after throttling, from 0.2 s to 20 s after other passing failures.
+//!   EC2 gives an account five calls a second of an action that changes something. A hundred nodes that come back within a
+//!   second are refused again; within ten seconds half of them are served. The upper bound keeps what a node waits
+//!   beyond what EC2 forces below a minute: `cargo run -p vpcnet-ipam --example scale` measures it.
 //! * Calls that were already in flight when the bound was raised do not raise it again: a burst is throttled together.
 //! * A wait is never made shorter by a later, luckier draw.
 //! * A success takes the bound down by one step, not to zero: under a steady throttle every other call succeeds, and a back-off that forgets on
@@ -20,7 +24,9 @@ pub const LIMIT: u32 = 4;
 /// Longest wait after throttling.
 pub const THROTTLE_CAP: Duration = Duration::from_secs(60);
 
-const THROTTLE_BASE: Duration = Duration::from_secs(1);
+const THROTTLE_BASE: Duration = Duration::from_secs(10);
+/// An answer that old says nothing of how many calls EC2 takes now.
+const NEWS: Duration = Duration::from_secs(60);
 const FAILURE_BASE: Duration = Duration::from_millis(200);
 const FAILURE_CAP: Duration = Duration::from_secs(20);
 
@@ -62,6 +68,8 @@ pub struct Backoff {
     level: u32,
     throttled: bool,
     not_before: Option<Instant>,
+    /// The last answer, if nothing was throttled since.
+    answered_at: Option<Instant>,
     /// Raised with each step up, so that calls older than the step do not cause another.
     epoch: u64,
 }
@@ -74,7 +82,9 @@ impl Backoff {
         {
             return Admission::Until(until);
         }
-        let limit = if self.level > 0 { 1 } else { LIMIT };
+        let news = |at: Instant| now.saturating_duration_since(at) <= NEWS;
+        let well = self.level == 0 && self.answered_at.is_some_and(news);
+        let limit = if well { LIMIT } else { 1 };
         if self.in_flight >= limit {
             return Admission::Full;
         }
@@ -94,9 +104,11 @@ impl Backoff {
                 if self.level == 0 {
                     self.throttled = false;
                 }
+                self.answered_at = Some(now);
             }
             Outcome::Failed | Outcome::Throttled => {
                 self.throttled |= outcome == Outcome::Throttled;
+                self.answered_at = None;
                 if ticket.epoch == self.epoch {
                     self.level = self.level.saturating_add(1);
                     self.epoch += 1;
@@ -145,9 +157,31 @@ mod tests {
         }
     }
 
+    /// One call was made and answered just now.
+    fn answered() -> (Backoff, Instant) {
+        let (mut backoff, now) = (Backoff::default(), Instant::now());
+        let first = go(&mut backoff, now);
+        backoff.settle(first, now, Outcome::Answered, 0.5);
+        (backoff, now)
+    }
+
+    #[test]
+    fn the_first_call_goes_alone_and_again_after_a_quiet_minute() {
+        let (mut backoff, now) = (Backoff::default(), Instant::now());
+        let first = go(&mut backoff, now);
+        assert_eq!(backoff.admit(now), Admission::Full);
+        backoff.settle(first, now, Outcome::Answered, 0.5);
+        let (second, _) = (go(&mut backoff, now), go(&mut backoff, now));
+        backoff.settle(second, now, Outcome::Abandoned, 0.5);
+        backoff.settle(second, now, Outcome::Abandoned, 0.5);
+        let later = now + NEWS + Duration::from_millis(1);
+        go(&mut backoff, later);
+        assert_eq!(backoff.admit(later), Admission::Full);
+    }
+
     #[test]
     fn calls_beyond_the_limit_wait_for_one_to_end() {
-        let (mut backoff, now) = (Backoff::default(), Instant::now());
+        let (mut backoff, now) = answered();
         let first = go(&mut backoff, now);
         for _ in 1..LIMIT {
             go(&mut backoff, now);
@@ -170,17 +204,17 @@ mod tests {
             bounds.push((until - now).as_secs());
             now = until;
         }
-        assert_eq!(bounds, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(bounds, [10, 20, 40, 60, 60, 60, 60, 60, 60]);
     }
 
     #[test]
     fn a_burst_that_is_throttled_together_counts_once() {
-        let (mut backoff, now) = (Backoff::default(), Instant::now());
+        let (mut backoff, now) = answered();
         let burst: Vec<_> = (0..LIMIT).map(|_| go(&mut backoff, now)).collect();
         for ticket in burst {
             backoff.settle(ticket, now, Outcome::Throttled, 1.0);
         }
-        assert_eq!(backoff.bound(), Duration::from_secs(1));
+        assert_eq!(backoff.bound(), Duration::from_secs(10));
     }
 
     #[test]
@@ -196,7 +230,7 @@ mod tests {
             backoff.settle(ticket, now, Outcome::Answered, 0.0);
             bounds.push(backoff.bound().as_secs());
         }
-        assert_eq!(bounds, [4, 2, 1, 0, 0]);
+        assert_eq!(bounds, [40, 20, 10, 0, 0]);
     }
 
     #[test]

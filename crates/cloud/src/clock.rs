@@ -61,8 +61,9 @@ fn from_parts(year: i64, month: i64, day: i64, hour: i64, minute: i64, second: i
     UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(total).ok()?))
 }
 
-/// A time as RFC 3339 in UTC, `2017-05-17T15:09:54Z`, with or without a fraction; the form of credentials' `Expiration`.
-pub(crate) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+/// A time as RFC 3339 in UTC, `2017-05-17T15:09:54Z`, with or without a fraction; the form of credentials' `Expiration` and of
+/// times in tags. `None` for anything else.
+pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     let text = text.trim().strip_suffix(['Z', 'z'])?;
     let (date, time) = text.split_once(['T', 't'])?;
     let mut date = date.splitn(3, '-').map(|part| part.parse::<i64>().ok());

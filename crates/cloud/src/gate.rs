@@ -117,6 +117,13 @@ mod tests {
         runtime().block_on(async {
             let gates = Gates::new();
             let action = Ec2Action::CreateNetworkInterface;
+            // One at a time until EC2 has answered.
+            gates
+                .pass(action, soon())
+                .await
+                .ok()
+                .unwrap()
+                .settle(Outcome::Answered);
             let mut held = Vec::new();
             for _ in 0..LIMIT {
                 held.push(gates.pass(action, soon()).await.ok().unwrap());

@@ -32,6 +32,7 @@ pub mod sigv4;
 mod xml;
 
 pub use action::Ec2Action;
+pub use clock::parse_rfc3339;
 pub use credentials::{
     ContainerSource, CredentialProvider, CredentialSource, Credentials, CredentialsError, Secret,
     WebIdentitySource,

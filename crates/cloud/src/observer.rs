@@ -32,6 +32,11 @@ pub struct CallReport<'a> {
 pub trait Observer: Send + Sync {
     /// A request ended.
     fn call(&self, report: CallReport<'_>);
+
+    /// A call to EC2 was not made: its action backs off for longer than the caller can wait. `api`: the action.
+    fn held_back(&self, api: &str) {
+        let _ = api;
+    }
 }
 
 /// An observer that ignores everything.

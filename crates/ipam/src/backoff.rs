@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::FailureClass;
 use crate::ids::SubnetId;
 use crate::kind::Kind;
+use crate::pressure::Pressure;
 use crate::time::Mono;
 
 /// After a refusal that repeating will hardly cure.
@@ -163,6 +164,8 @@ pub(crate) struct Backoffs {
     pub(crate) assign: Option<Block>,
     pub(crate) release: Option<Block>,
     pub(crate) subnets: BTreeMap<SubnetId, SubnetBlock>,
+    #[serde(default)]
+    pub(crate) pressure: Pressure,
 }
 
 impl Backoffs {

@@ -197,6 +197,12 @@ impl Pool {
             return;
         };
         self.changed_state();
+        if matches!(
+            what,
+            What::Create(_) | What::Assign { .. } | What::AssignIpv6 { .. }
+        ) {
+            self.pressed(now, failure);
+        }
         match what {
             What::Create(create) => self.create_failed(now, id, create, failure, out),
             What::Assign { eni, count, kind } => self.assign_failed(now, id, eni, count, kind, failure),

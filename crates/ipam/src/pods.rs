@@ -285,6 +285,7 @@ impl Pool {
             });
         }
         self.churn.came(now.mono);
+        self.backoffs.pressure.served(&owner.meta);
         self.changed_owner(&wait.key);
         self.owners.insert(wait.key, owner);
     }

@@ -32,6 +32,9 @@ impl Pool {
         for wait in self.waiting.values_mut() {
             wait.askers.retain(|a| !due(a));
         }
+        for wait in self.waiting.values().filter(|w| w.askers.is_empty()) {
+            self.backoffs.pressure.sent_away(&wait.meta, now.mono);
+        }
         self.waiting.retain(|_, w| !w.askers.is_empty());
         for (request, refusal) in refused {
             out.push(Action::Reply {
@@ -71,7 +74,11 @@ impl Pool {
         }
         let any = !hopeless.is_empty();
         for (turn, refusal) in hopeless {
-            for asker in self.waiting.remove(&turn).into_iter().flat_map(|w| w.askers) {
+            let Some(wait) = self.waiting.remove(&turn) else {
+                continue;
+            };
+            self.backoffs.pressure.sent_away(&wait.meta, now.mono);
+            for asker in wait.askers {
                 out.push(Action::Reply {
                     request: asker.request,
                     answer: Answer::Refused(refusal.clone()),

@@ -338,6 +338,10 @@ impl Pool {
         add("creating interfaces".into(), self.backoffs.create.as_ref());
         add("assigning addresses".into(), self.backoffs.assign.as_ref());
         add("releasing addresses".into(), self.backoffs.release.as_ref());
+        add(
+            "addresses that no pod waits for".into(),
+            self.backoffs.pressure.at(now),
+        );
         for (subnet, block) in &self.backoffs.subnets {
             add(format!("addresses of {subnet}"), block.addresses.full.as_ref());
             add(format!("prefixes of {subnet}"), block.prefixes.full.as_ref());

@@ -18,7 +18,7 @@ use crate::{cards, clock};
 /// How long a link may take to appear after EC2 accepted the attachment. Usual are 2 to 10 s.
 const LINK_WITHIN: Duration = Duration::from_secs(60);
 /// Tag with the time of creation; who cleans leaked interfaces up spares the young ones.
-const CREATED_TAG: &str = "node.k8s.amazonaws.com/createdAt";
+pub(super) const CREATED_TAG: &str = "node.k8s.amazonaws.com/createdAt";
 
 /// What is wanted.
 pub(super) struct Wish {

@@ -80,7 +80,7 @@ async fn wait_until_free(cloud: &Cloud, eni: &EniId) -> Result<(), Failure> {
     }
 }
 
-async fn delete_free(cloud: &Cloud, eni: &EniId) -> Result<(), Failure> {
+pub(super) async fn delete_free(cloud: &Cloud, eni: &EniId) -> Result<(), Failure> {
     let mut tries = 0;
     loop {
         match cloud.ec2.delete_network_interface(&eni.0).await {

@@ -102,6 +102,7 @@ impl Ec2 {
             let pass = match inner.gates.pass(action, deadline).await {
                 Ok(pass) => pass,
                 Err(until) => {
+                    inner.observer.held_back(action.name());
                     return Err(last.unwrap_or_else(|| Ec2Error {
                         class: ErrorClass::Throttled,
                         retry_at: Some(until),

@@ -52,6 +52,13 @@ pub(super) fn grow(pool: &Pool, card: CardIndex, now: Mono, plan: &mut Plan) -> 
         plan.ceiling = Some(Ceiling::MaxPods);
         return 0;
     }
+    // While EC2 refuses calls, no more are made than those who wait need; what such a call brings beyond that is welcome.
+    let pressure = pool.backoffs.pressure.at(now);
+    let awaited = pool.backoffs.pressure.awaits(now);
+    let mut pressing = Need {
+        addresses: plan.goal.serve_short.max(awaited.min(plan.goal.warm_short)),
+        prefixes: 0,
+    };
     let patience = pool.waiting.values().map(crate::owner::Wait::deadline).min();
     let mut careful: BTreeSet<(&SubnetId, Kind)> = BTreeSet::new();
     let mut later = 0_u32;
@@ -59,6 +66,18 @@ pub(super) fn grow(pool: &Pool, card: CardIndex, now: Mono, plan: &mut Plan) -> 
         let wanted = need.of(c.kind);
         if wanted == 0 || headroom == 0 {
             break;
+        }
+        if pressing.addresses == 0
+            && let Some(block) = pressure
+        {
+            plan.wake_at(block.until);
+            plan.blocked.push(Blocked {
+                what: format!("{} addresses that no pod waits for", need.addresses),
+                until: block.until,
+                class: block.class,
+                why: block.message.clone(),
+            });
+            return 0;
         }
         if let Some((until, block)) = c.blocked {
             plan.wake_at(until);
@@ -69,9 +88,11 @@ pub(super) fn grow(pool: &Pool, card: CardIndex, now: Mono, plan: &mut Plan) -> 
                 later = later.saturating_add(c.brings());
             } else if patience.is_none_or(|deadline| deadline >= until) {
                 need.met(c.kind, c.room);
+                pressing.met(c.kind, c.room);
             }
         } else if c.busy || careful.contains(&(c.subnet, c.kind)) {
             need.met(c.kind, c.room);
+            pressing.met(c.kind, c.room);
         } else {
             let wanted = if exactly {
                 c.room.min(wanted).min(headroom.div_ceil(c.kind.size()))
@@ -85,6 +106,7 @@ pub(super) fn grow(pool: &Pool, card: CardIndex, now: Mono, plan: &mut Plan) -> 
             plan.steps.push(step(&c, amount));
             // The rest of its room comes by later calls: no other place is opened for it.
             need.met(c.kind, wanted);
+            pressing.met(c.kind, wanted);
             headroom = headroom.saturating_sub(amount.saturating_mul(c.kind.size()));
         }
     }

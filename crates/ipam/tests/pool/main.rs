@@ -17,6 +17,7 @@ mod failures;
 mod ipv6;
 mod old;
 mod prefixes;
+mod pressure;
 mod properties;
 mod provisioning;
 mod restore;
