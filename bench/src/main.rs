@@ -13,6 +13,7 @@
 mod agent;
 mod host;
 mod inside;
+mod ipv6;
 mod lab;
 mod outside;
 mod peers;

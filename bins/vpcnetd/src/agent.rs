@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use vpcnet_cloud::{Ec2, Imds, ImdsConfig, process_environment};
 use vpcnet_ipam::InterfaceFacts;
 
-use crate::config::Config;
+use crate::config::{Config, Family};
 use crate::core::{Core, Order, Started};
 use crate::files::{self, Found};
 use crate::host::Host;
@@ -77,6 +77,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         exclude_snat: config.host.exclude_snat.clone(),
         external_snat: config.host.external_snat,
         policy_mode: config.kubernetes.policy_mode.clone(),
+        ipv6: config.family == Family::V6,
         ..Published::default()
     });
     let leftovers = Arc::new(Leftovers::new(config.host.clone()));

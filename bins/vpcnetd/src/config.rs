@@ -2,7 +2,7 @@
 //! `missing.rs`.
 
 pub use vpcnet_config::{
-    Bind, Config, ConfigErrors, DEFAULT_LOG_FILE, HostSettings, LogLevel, LogSettings, LogTarget,
+    Bind, Config, ConfigErrors, DEFAULT_LOG_FILE, Family, HostSettings, LogLevel, LogSettings, LogTarget,
     MAX_PODS_FILE, PoolSettings, PortChoice,
 };
 

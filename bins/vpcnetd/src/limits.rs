@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
-use vpcnet_ipam::{CardIndex, CardLimits, Limits, Targets};
+use vpcnet_ipam::{CardIndex, CardLimits, Limits, Mode, Targets};
 use vpcnet_limits::InstanceLimits;
 
-use crate::config::PoolSettings;
+use crate::config::{Config, Family, PoolSettings};
+
+/// What a kubelet usually allows.
+const USUAL: u32 = 110;
 
 /// The pool's limits: those of the card the primary interface is on.
 #[must_use]
@@ -45,6 +48,18 @@ pub fn targets(settings: &PoolSettings, instance_type: &str, limits: &Limits, fi
     }
 }
 
+/// What is different with IPv6: one prefix is enough for any number of pods, so the number the kubelet usually allows is taken where
+/// nobody says how many.
+pub fn for_ipv6(targets: &mut Targets, config: &Config, instance_type: &str) {
+    if config.family != Family::V6 {
+        return;
+    }
+    targets.mode = Mode::Ipv6;
+    let listed = std::fs::read_to_string(crate::config::MAX_PODS_FILE).ok();
+    let listed = listed.and_then(|text| in_file(&text, instance_type));
+    targets.max_pods = config.pool.max_pods.or(listed).unwrap_or(USUAL);
+}
+
 fn by_formula(limits: &Limits) -> u32 {
     let interfaces: u32 = limits.cards.iter().map(|c| c.interfaces).sum();
     interfaces.saturating_mul(limits.per_eni()).saturating_add(2)
@@ -63,7 +78,6 @@ fn in_file(text: &str, instance_type: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
 
     fn settings(max_pods: Option<&str>) -> PoolSettings {
         Config::read(&|name| max_pods.filter(|_| name == "VPCNET_MAX_PODS").map(str::to_owned))

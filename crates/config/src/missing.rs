@@ -51,8 +51,7 @@ const fn noted(
 /// What this version cannot do.
 #[rustfmt::skip]
 pub const MISSING: &[Missing] = &[
-    refused(&[&vars::ENABLE_IPV6], |c| c.family == Family::V6),
-    refused(&[&vars::ENABLE_PREFIX_DELEGATION], |c| c.pool.prefixes),
+    refused(&[&vars::ENABLE_PREFIX_DELEGATION], |c| c.pool.prefixes && c.family == Family::V4),
     refused(&[&vars::AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG], |c| c.interfaces.custom_networking.is_some()),
     refused(&[&vars::ENABLE_POD_ENI], |c| c.branch.enabled),
     noted(&[&vars::ENABLE_MULTI_NIC], |c| c.interfaces.multi_nic, "only the first network card is used"),

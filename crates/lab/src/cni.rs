@@ -192,11 +192,11 @@ fn unspoken(said: &Said) -> Failure {
     }
 }
 
-fn address(result: &Value) -> Option<std::net::Ipv4Addr> {
+fn address(result: &Value) -> Option<std::net::IpAddr> {
     let ips = result.get("ips")?.as_array()?;
-    ips.iter()
-        .filter_map(|ip| ip.get("address")?.as_str()?.split('/').next()?.parse().ok())
-        .next()
+    let read = |ip: &Value| ip.get("address")?.as_str()?.split('/').next()?.parse().ok();
+    let all: Vec<std::net::IpAddr> = ips.iter().filter_map(read).collect();
+    all.iter().find(|a| a.is_ipv4()).or(all.first()).copied()
 }
 
 /// A new container id: 64 hex digits, from the time, the process and a count.
@@ -230,9 +230,11 @@ mod tests {
     }
 
     #[test]
-    fn the_first_ipv4_address_of_a_result_is_the_pods() {
+    fn the_first_ipv4_address_of_a_result_is_the_pods_and_else_its_first() {
         let result = json!({"ips": [{"address": "fd00::1/128"}, {"address": "10.0.0.7/32"}]});
         assert_eq!(address(&result), Some([10, 0, 0, 7].into()));
+        let alone = json!({"ips": [{"address": "2001:db8::7/128"}]});
+        assert_eq!(address(&alone), Some("2001:db8::7".parse().unwrap()));
         assert_eq!(address(&json!({})), None);
     }
 

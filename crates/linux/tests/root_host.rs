@@ -47,6 +47,7 @@ fn wanted() -> HostWanted {
     HostWanted {
         primary: Primary { mac: ETH0, mtu: 9001 },
         secondaries: vec![secondary],
+        ipv6: false,
         marks: [0x80].into(),
         services: vec![],
         gone: vec![],

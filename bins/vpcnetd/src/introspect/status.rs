@@ -38,7 +38,7 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
                 "notes": notes,
             },
             "instance": view.facts.machine,
-            "vpc": { "cidrs": view.facts.vpc_cidrs, "security_groups": view.facts.groups },
+            "vpc": { "cidrs": view.facts.vpc_cidrs, "ipv6_cidrs": view.facts.vpc_ipv6_cidrs, "security_groups": view.facts.groups },
             "pool": view.pool.map(|pool| pool.view(view.now)),
         })
     });
@@ -64,10 +64,16 @@ pub(super) fn gauges(view: &View<'_>, metrics: &Metrics) {
         pool.max_interfaces.saturating_mul(pool.limits.per_eni()),
     ));
     metrics.eni_allocated.set(number(managed().count()));
-    metrics.total.set(number(addresses().count()));
-    metrics.assigned.set(number(
-        addresses().filter(|a| a.state == AddressState::Assigned).count(),
-    ));
+    // Of a /80 more than any number of pods: counted as what it holds.
+    let prefixes = managed().map(|i| i.ipv6_prefixes.len()).sum::<usize>();
+    let ipv6_total = number(prefixes).saturating_mul(1 << 48);
+    metrics
+        .total
+        .set(number(addresses().count()).saturating_add(ipv6_total));
+    let ipv6 = || managed().flat_map(|i| &i.ipv6);
+    let with_ipv6 = ipv6().filter(|a| a.state == AddressState::Assigned).count();
+    let with_ipv4 = addresses().filter(|a| a.state == AddressState::Assigned).count();
+    metrics.assigned.set(number(with_ipv4 + with_ipv6));
     metrics
         .prefixes
         .set(number(managed().map(|i| i.prefixes.len()).sum()));
@@ -79,6 +85,11 @@ pub(super) fn gauges(view: &View<'_>, metrics: &Metrics) {
             .iter()
             .filter(|a| a.state == AddressState::Assigned)
             .count();
+        let ipv6 = interface
+            .ipv6
+            .iter()
+            .filter(|a| a.state == AddressState::Assigned);
+        let assigned = assigned + ipv6.count();
         metrics
             .assigned_per_eni
             .with_label_values(&[&interface.id.0])

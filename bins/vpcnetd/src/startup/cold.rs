@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use ipnet::Ipv6Net;
 use vpcnet_cloud::{Ec2, InstanceFacts};
 use vpcnet_ipam::{Event, Evidence, InterfaceFacts, KernelEvidence, Limits, Pool, Restored};
 
 use super::listing::{InUse, Seen, list};
 use super::{Surroundings, identity, tell};
 use crate::clock;
-use crate::config::MAX_PODS_FILE;
+use crate::config::{Family, MAX_PODS_FILE};
 use crate::core::Started;
 use crate::files::Found;
 use crate::limits;
@@ -43,7 +44,8 @@ async fn attempt(
     kernel: &KernelEvidence,
 ) -> Result<(Started, Vec<InterfaceFacts>, Ec2), String> {
     let instance = around.imds.instance_facts().await.map_err(|e| e.to_string())?;
-    let machine = machine(&instance);
+    let mut machine = machine(&instance);
+    let vpc_ipv6_cidrs = ipv6_facts(around, &mut machine).await?;
     let ec2 = around.ec2(&machine.region).map_err(|e| e.to_string())?;
     let limits = limits_of(&ec2, &machine, found).await?;
     let in_use = InUse {
@@ -68,6 +70,7 @@ async fn attempt(
     let facts = Facts {
         token_salt: salt,
         vpc_cidrs: instance.vpc_ipv4_cidrs,
+        vpc_ipv6_cidrs,
         applied_groups: applied(found, &instance.security_groups, interfaces.len()),
         groups: instance.security_groups,
         limits: limits.clone(),
@@ -92,12 +95,13 @@ fn restore(
     limits: Limits,
     seen: Vec<Seen>,
 ) -> Result<Started, String> {
-    let targets = limits::targets(
+    let mut targets = limits::targets(
         &around.config.pool,
         &facts.machine.instance_type,
         &limits,
         MAX_PODS_FILE.as_ref(),
     );
+    limits::for_ipv6(&mut targets, &around.config, &facts.machine.instance_type);
     let restored = Restored {
         checkpoint: found.checkpoint.clone(),
         journal: found.state.as_ref().map(|s| s.pool.clone()),
@@ -128,6 +132,20 @@ fn restore(
     })
 }
 
+/// Where pods have IPv6 addresses: the node's own goes into the machine, the VPC's CIDRs are returned.
+async fn ipv6_facts(around: &Surroundings, machine: &mut Machine) -> Result<Vec<Ipv6Net>, String> {
+    if around.config.family != Family::V6 {
+        return Ok(Vec::new());
+    }
+    let own = around.imds.primary_ipv6().await.map_err(|e| e.to_string())?;
+    machine.local_ipv6 = Some(own.ok_or_else(|| {
+        "ENABLE_IPv6 is set, but the instance has no IPv6 address: give its primary interface one, and its subnet an IPv6 CIDR"
+            .to_owned()
+    })?);
+    let cidrs = around.imds.vpc_ipv6_cidrs(&machine.mac).await;
+    cidrs.map_err(|e| e.to_string())
+}
+
 fn machine(instance: &InstanceFacts) -> Machine {
     let id = &instance.identity;
     Machine {
@@ -137,6 +155,7 @@ fn machine(instance: &InstanceFacts) -> Machine {
         availability_zone: id.availability_zone.clone(),
         mac: id.mac.clone(),
         local_ipv4: Some(id.local_ipv4),
+        local_ipv6: None,
     }
 }
 

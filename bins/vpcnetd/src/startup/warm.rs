@@ -7,7 +7,7 @@ use vpcnet_ipam::{InterfaceFacts, KernelEvidence, Pool, Restored};
 
 use super::{Surroundings, identity, tell};
 use crate::clock;
-use crate::config::MAX_PODS_FILE;
+use crate::config::{Family, MAX_PODS_FILE};
 use crate::core::Started;
 use crate::files::Found;
 use crate::limits;
@@ -29,12 +29,16 @@ pub fn warm(
         .ok_or("there is no state of an earlier life")?;
     let mut facts: Facts = state.facts.clone();
     facts.tags = around.tags(&facts.machine);
-    let targets = limits::targets(
+    let mut targets = limits::targets(
         &around.config.pool,
         &facts.machine.instance_type,
         &facts.limits,
         MAX_PODS_FILE.as_ref(),
     );
+    limits::for_ipv6(&mut targets, &around.config, &facts.machine.instance_type);
+    if around.config.family == Family::V6 && facts.machine.local_ipv6.is_none() {
+        return Err("pods had IPv4 addresses in an earlier life, and are to have IPv6 ones".into());
+    }
     let restored = Restored {
         checkpoint: found.checkpoint.clone(),
         journal: Some(state.pool.clone()),

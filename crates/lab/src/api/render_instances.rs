@@ -1,6 +1,6 @@
 //! Answers into XML: instances.
 
-use super::render::{address_set, group_set, prefix_set};
+use super::render::{address_set, group_set, ipv6_sets, prefix_set};
 use super::xml::Xml;
 use crate::model::{HttpTokens, Instance, InstanceId, InstanceState, InstanceView, Interface, Page, Vpc};
 
@@ -165,6 +165,6 @@ fn interface(x: &mut Xml, vpc: &Vpc, n: &Interface) {
     }
     address_set(x, vpc, n);
     prefix_set(x, n);
-    x.element("ipv6AddressesSet", |_| ());
+    ipv6_sets(x, n);
     x.leaf("interfaceType", n.kind.as_str());
 }

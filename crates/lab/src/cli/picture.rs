@@ -1,7 +1,7 @@
 //! The VPC as a drawing for the terminal: pure, status and pods in, text out.
 
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::control::{InterfaceStatus, NodeStatus, Status, SubnetStatus};
 use crate::pods::Pod;
@@ -140,11 +140,10 @@ fn interface_lines(
     } else {
         "secondary"
     };
-    let mine = |a: Ipv4Addr| interface.addresses.iter().any(|net| net.contains(&a));
-    let users: Vec<(Ipv4Addr, &str)> = pods
+    let users: Vec<(IpAddr, &str)> = pods
         .iter()
         .filter(|p| p.node == node.name)
-        .filter_map(|p| Some((p.address.filter(|a| mine(*a))?, p.name.as_str())))
+        .filter_map(|p| Some((p.address.filter(|a| interface.owns(*a))?, p.name.as_str())))
         .collect();
     let slots: u64 = interface
         .addresses
@@ -156,7 +155,7 @@ fn interface_lines(
         .map_or_else(|| "no address".to_owned(), |a| a.to_string());
     let free = slots
         .saturating_sub(u64::from(interface.primary.is_some()))
-        .saturating_sub(users.len() as u64);
+        .saturating_sub(users.iter().filter(|(a, _)| a.is_ipv4()).count() as u64);
     let mut lines = vec![format!(
         "eth{}{card} {} {own} ({role}, {}) · {} pods, {free} spare",
         interface.device,
@@ -225,6 +224,7 @@ mod tests {
             subnet: "subnet-1".to_owned(),
             primary: Some([10, 0, 0, 5].into()),
             addresses: vec!["10.0.0.5/32".parse().unwrap(), "10.0.0.16/28".parse().unwrap()],
+            ipv6: Vec::new(),
         };
         let pod = |name: &str, last: u8| Pod {
             name: name.to_owned(),
@@ -246,6 +246,7 @@ mod tests {
             subnet: String::new(),
             primary: None,
             public: None,
+            primary_ipv6: None,
             namespace: String::new(),
             holder: 0,
             agent: crate::control::AgentStatus::default(),

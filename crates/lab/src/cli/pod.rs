@@ -172,7 +172,7 @@ fn report(burst: &Burst, add: &Add, single: bool) -> Result<(), LabError> {
     if let (true, [pod]) = (single, burst.pods.as_slice()) {
         let address = pod
             .address
-            .map_or_else(|| "no IPv4 address".to_owned(), |a| a.to_string());
+            .map_or_else(|| "no address".to_owned(), |a| a.to_string());
         println!(
             "pod/{} on {} has {address} ({:.1} ms)",
             pod.name,

@@ -29,6 +29,9 @@ pub struct Options {
     /// Creating, attaching and detaching an interface take this long [default: up to 1300]
     #[arg(long, value_name = "MS")]
     pub attach_delay: Option<u64>,
+    /// The VPC has IPv6 beside IPv4, and pods get IPv6 addresses: agents run with ENABLE_IPv6 and ENABLE_PREFIX_DELEGATION
+    #[arg(long)]
+    pub ipv6: bool,
     /// Start no agents
     #[arg(long)]
     pub no_agent: bool,
@@ -48,6 +51,7 @@ impl Options {
             ec2_latency: None,
             imds_lag: None,
             attach_delay: None,
+            ipv6: false,
             no_agent: false,
             env: Vec::new(),
         }
@@ -72,6 +76,9 @@ impl Options {
         for (name, value) in timings.into_iter().filter_map(|(n, v)| Some((n, v?))) {
             args.extend([name.to_owned(), value.to_string()]);
         }
+        if self.ipv6 {
+            args.push("--ipv6".to_owned());
+        }
         if self.no_agent {
             args.push("--no-agent".to_owned());
         }
@@ -85,6 +92,9 @@ impl Options {
     #[must_use]
     pub fn config(&self) -> VpcConfig {
         let mut config = VpcConfig::default();
+        if self.ipv6 {
+            config = config.dual_stack();
+        }
         let exactly = |ms: u64| Spread::exactly(Duration::from_millis(ms));
         let timing = &mut config.timing;
         if let Some(ms) = self.ec2_latency {
@@ -97,6 +107,18 @@ impl Options {
             (timing.attach, timing.detach, timing.create) = (exactly(ms), exactly(ms), Spread::ZERO);
         }
         config
+    }
+
+    /// What tells the agents which family pods have; what the user sets comes later, and counts.
+    #[must_use]
+    pub fn family_env(&self) -> Vec<(String, String)> {
+        let ipv6 = [
+            ("ENABLE_IPv4", "false"),
+            ("ENABLE_IPv6", "true"),
+            ("ENABLE_PREFIX_DELEGATION", "true"),
+        ];
+        let wanted = ipv6.iter().filter(|_| self.ipv6);
+        wanted.map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
     }
 
     /// The `n`th node, from 1.
@@ -171,6 +193,7 @@ mod tests {
             "--env",
             "A=b c",
             "--no-agent",
+            "--ipv6",
         ];
         let first = Line::parse_from(line).options;
         let args = first.arguments(7);

@@ -40,6 +40,7 @@ fn wanted() -> HostWanted {
             mtu: 9001,
         },
         secondaries: vec![secondary(1), secondary(2)],
+        ipv6: false,
         marks: BTreeSet::from([0x80]),
         services: vec![
             "198.51.100.0/24".parse().unwrap(),
