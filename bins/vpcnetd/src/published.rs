@@ -57,6 +57,26 @@ impl Published {
     }
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_names_the_cidrs_of_the_family_that_pods_have() {
+        let mut published = Published {
+            vpc_cidrs: vec!["10.0.0.0/16".parse().unwrap()],
+            vpc_ipv6_cidrs: vec!["2001:db8::/56".parse().unwrap()],
+            exclude_snat: vec!["192.0.2.0/24".parse().unwrap()],
+            ..Published::default()
+        };
+        assert_eq!(published.reply_cidrs(), ["10.0.0.0/16", "192.0.2.0/24"]);
+        assert_eq!(published.reply_ipv6_cidrs(), Vec::<String>::new());
+        published.ipv6 = true;
+        assert_eq!(published.reply_cidrs(), Vec::<String>::new());
+        assert_eq!(published.reply_ipv6_cidrs(), ["2001:db8::/56"]);
+    }
+}
+
 /// Where it is changed.
 #[derive(Clone)]
 pub struct Publisher(Arc<watch::Sender<Arc<Published>>>);
