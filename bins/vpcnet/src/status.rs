@@ -156,7 +156,11 @@ fn ipv6_lines(out: &mut String, i: &InterfaceView) {
         let inside = || i.ipv6.iter().filter(|a| prefix.contains(&a.address));
         let assigned = inside().filter(|a| a.state == AddressState::Assigned).count();
         let cooling = inside().filter(|a| matches!(a.state, AddressState::Cooling { .. }));
-        let _ = writeln!(out, "    {prefix}: {assigned} assigned, {} cooling", cooling.count());
+        let _ = writeln!(
+            out,
+            "    {prefix}: {assigned} assigned, {} cooling",
+            cooling.count()
+        );
     }
 }
 

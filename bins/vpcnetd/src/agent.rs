@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 use vpcnet_cloud::{Ec2, Imds, ImdsConfig, process_environment};
 use vpcnet_ipam::InterfaceFacts;
 
+use crate::aims::Aims;
 use crate::config::{Config, Family};
 use crate::core::{Core, Order, Started};
 use crate::files::{self, Found};
@@ -17,12 +18,13 @@ use crate::introspect::{self, Pages};
 use crate::keeper::Keeper;
 use crate::leftovers::{self, Leftovers};
 use crate::metrics::Metrics;
+use crate::newcomers::look_when_starved;
 use crate::observer::Calls;
 use crate::published::{Published, Publisher};
 use crate::refresh::Refresh;
 use crate::snat::Snat;
 use crate::startup::{self, Surroundings};
-use crate::{executor, grpc, socket};
+use crate::{executor, grpc, node_file, socket};
 
 /// Calls under way at the end get this long to end by themselves,
 const FINISH_WITHIN: Duration = Duration::from_millis(800);
@@ -80,6 +82,11 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         ipv6: config.family == Family::V6,
         ..Published::default()
     });
+    let aims = Arc::new(Aims::new(Arc::clone(&config)));
+    // Before the pool begins, and not only when it changes.
+    if let Some(path) = &config.pool.node_file {
+        take_node_file(&aims, &publisher, node_file::read(path));
+    }
     let leftovers = Arc::new(Leftovers::new(config.host.clone()));
     let around = Surroundings {
         core: handle.clone(),
@@ -95,6 +102,8 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         publisher: publisher.clone(),
         metrics: Arc::clone(&metrics),
         config: Arc::clone(&config),
+        aims,
+        newcomers: Arc::default(),
     };
     // Endpoints and credential settings are checked now: later there is nobody to hear of it.
     around.ec2("us-east-1")?;
@@ -160,6 +169,30 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     }
     drop(lock);
     Ok(())
+}
+
+/// What holds for this node only is in force from here on. A file that cannot be used changes nothing.
+fn take_node_file(
+    aims: &Aims,
+    publisher: &Publisher,
+    read: Result<node_file::NodeValues, node_file::NodeFileError>,
+) -> bool {
+    let complaint = match read {
+        Ok(values) => {
+            aims.set_node(values);
+            None
+        }
+        Err(error) => {
+            tracing::error!(%error, "what it said before holds");
+            Some(error.to_string())
+        }
+    };
+    let taken = complaint.is_none();
+    publisher.change(|p| {
+        p.complaints.node_file = complaint;
+        p.complaints.subnets = aims.complaints();
+    });
+    taken
 }
 
 fn imds(config: &Config, metrics: &Arc<Metrics>) -> Result<Imds, vpcnet_cloud::ConfigError> {
@@ -233,8 +266,28 @@ impl Life {
             let cloud = Arc::clone(&cloud);
             tokio::spawn(async move { startup::relist(&cloud).await });
         }
+        tokio::spawn(Arc::clone(&cloud.zone).until_known());
+        tokio::spawn(Arc::clone(&around.newcomers).run(Arc::clone(&cloud)));
+        tokio::spawn(look_when_starved(Arc::clone(&cloud), around.core.starved()));
         tokio::spawn(executor::run(cloud, orders));
+        if let Some(path) = around.config.pool.node_file.clone() {
+            let (aims, core, publisher) = (
+                Arc::clone(&around.aims),
+                around.core.clone(),
+                around.publisher.clone(),
+            );
+            tokio::spawn(node_file::follow(path, move |read| {
+                let before = aims.targets();
+                if take_node_file(&aims, &publisher, read) && aims.targets() != before {
+                    tracing::info!(targets = ?aims.targets(), "what holds for this node changed");
+                    aims.tell(&core);
+                }
+            }));
+        }
         around.publish(&facts);
+        around
+            .publisher
+            .change(|p| p.complaints.subnets = around.aims.complaints());
         tokio::spawn(startup::look_again(around.clone()));
         if warm {
             around
@@ -255,6 +308,7 @@ impl Life {
             core: around.core.clone(),
             metrics: Arc::clone(&around.metrics),
             publisher: around.publisher.clone(),
+            newcomers: Arc::clone(&around.newcomers),
             leftovers: Arc::clone(&around.leftovers),
         };
         tokio::spawn(keeper.run());
@@ -271,6 +325,8 @@ impl Life {
             publisher: around.publisher.clone(),
             snat: Arc::clone(&around.snat),
             mac: facts.machine.mac.clone(),
+            follow_groups: around.config.pool.provisioning
+                && around.config.interfaces.custom_networking.is_none(),
             at_once: warm,
         };
         tokio::spawn(refresh.run());

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use vpcnet_ipam::{Action, Answer, CheckpointWriter, Event, Mono, PodKey, Pool, RequestId};
 
 use crate::clock;
@@ -113,6 +113,8 @@ pub struct Core {
     running: Option<Running>,
     room: WaitingRoom,
     callers: BTreeMap<RequestId, Caller>,
+    /// Told when a pod is refused.
+    starved: Arc<Notify>,
     /// Answers that are given and not yet logged.
     told: Vec<Told>,
     checkpoint_error: Option<String>,
@@ -126,6 +128,8 @@ impl Core {
     pub fn new(files: Files, metrics: Arc<Metrics>) -> (Self, CoreHandle, mpsc::UnboundedReceiver<Order>) {
         let (sender, inbox) = mpsc::unbounded_channel();
         let (orders, carried_out) = mpsc::unbounded_channel();
+        let starved = Arc::new(Notify::new());
+        let handle = CoreHandle::new(sender, Arc::clone(&starved));
         let core = Self {
             inbox,
             orders,
@@ -135,12 +139,13 @@ impl Core {
             running: None,
             room: WaitingRoom::default(),
             callers: BTreeMap::new(),
+            starved,
             told: Vec::new(),
             checkpoint_error: None,
             notes: Vec::new(),
             stopping: false,
         };
-        (core, CoreHandle::new(sender), carried_out)
+        (core, handle, carried_out)
     }
 
     /// Runs until it is stopped or nobody holds a handle any more.

@@ -19,6 +19,7 @@ use crate::core::Order;
 use crate::logging::lock;
 use crate::startup::{Surroundings, relist};
 use crate::state::Machine;
+use crate::zone::ZoneWatch;
 
 pub use facts::{INSTANCE_TAG, Ownership, facts_of, kind_of, manages};
 pub use failure::Failure;
@@ -35,6 +36,8 @@ pub struct Cloud {
     pub primary_subnet: SubnetId,
     /// How interfaces of others are told from ours.
     pub ownership: Ownership,
+    /// The zone's subnets.
+    pub zone: Arc<ZoneWatch>,
     /// CIDRs of subnets seen so far.
     pub subnets: Mutex<BTreeMap<SubnetId, Ipv4Net>>,
 }
@@ -106,6 +109,9 @@ fn report(cloud: &Arc<Cloud>, id: ActionId, result: Result<Outcome, Failure>) {
         }
         Err(failure) => {
             tracing::warn!(id = id.0, class = ?failure.class, message = %failure.message, "failed");
+            if failure.class == FailureClass::SubnetExhausted {
+                tokio::spawn(Arc::clone(&cloud.zone).recount());
+            }
             let disagreed = matches!(
                 failure.class,
                 FailureClass::LimitReached | FailureClass::DeviceTaken
@@ -124,6 +130,7 @@ impl Cloud {
     /// The CIDR of a subnet, asked for once.
     async fn subnet_cidr(&self, subnet: &SubnetId) -> Result<Ipv4Net, Failure> {
         let known = lock(&self.subnets).get(subnet).copied();
+        let known = known.or_else(|| self.around.aims.cidr(subnet));
         if let Some(cidr) = known {
             return Ok(cidr);
         }

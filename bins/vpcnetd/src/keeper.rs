@@ -24,6 +24,7 @@ use crate::core::CoreHandle;
 use crate::host::{Host, SetUpError};
 use crate::leftovers::Leftovers;
 use crate::metrics::Metrics;
+use crate::newcomers::{Newcomers, may_be_interface};
 use crate::published::Publisher;
 use crate::snat::Snat;
 use due::{Due, Ours, Place, place_of};
@@ -63,6 +64,8 @@ pub struct Keeper {
     pub metrics: Arc<Metrics>,
     /// Where fights are told.
     pub publisher: Publisher,
+    /// Who looks for interfaces that others attach.
+    pub newcomers: Arc<Newcomers>,
     /// What pods' host ends may be called.
     pub leftovers: Arc<Leftovers>,
 }
@@ -143,9 +146,18 @@ impl Keeper {
             if event == Event::Overrun {
                 tracing::warn!("notices of the kernel were lost: everything is looked at");
             }
+            self.note_newcomer(&event);
             for place in place_of(&event, &self.host) {
                 due.edited(place, suspect(port), now);
             }
+        }
+    }
+
+    fn note_newcomer(&self, event: &Event) {
+        let Event::Link(link) = event else { return };
+        let new = link.mac.filter(|mac| !link.gone && !self.host.has_mac(*mac));
+        if let Some(mac) = new.filter(|_| may_be_interface(&link.name, &self.leftovers.prefixes())) {
+            self.newcomers.link(mac);
         }
     }
 

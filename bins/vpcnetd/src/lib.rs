@@ -5,9 +5,11 @@
 //! | [`config`] | settings from the environment |
 //! | [`core`] | the loop around the pool: checkpoint before answer, journal before action |
 //! | [`executor`] | EC2 actions |
+//! | [`aims`], [`node_file`], [`zone`] | the pool's targets: from the environment, for this node only, by the subnets there are |
 //! | [`host`], [`snat`] | the node's links, routes, rules and SNAT table |
 //! | [`startup`] | getting to the pool, warm or cold |
 //! | [`keeper`] | what somebody else changes of it is put right |
+//! | [`newcomers`] | interfaces that others attach |
 //! | [`leftovers`] | what connections and pods of earlier settings still need |
 //! | [`refresh`] | the two values of IMDS that are re-read |
 //! | [`grpc`], [`introspect`] | servers |
@@ -16,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod aims;
 pub mod clock;
 pub mod config;
 pub mod core;
@@ -30,6 +33,8 @@ pub mod leftovers;
 pub mod limits;
 pub mod logging;
 pub mod metrics;
+pub mod newcomers;
+pub mod node_file;
 pub mod observer;
 pub mod published;
 pub mod refresh;
@@ -38,3 +43,4 @@ pub mod socket;
 pub mod startup;
 pub mod state;
 pub mod store;
+pub mod zone;

@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
-use vpcnet_ipam::{CardIndex, CardLimits, Limits, Mode, Targets};
-use vpcnet_limits::InstanceLimits;
+use vpcnet_ipam::{CardIndex, CardLimits, Limits, Mode};
+use vpcnet_limits::{Hypervisor, InstanceLimits};
 
-use crate::config::{Config, Family, PoolSettings};
+use crate::config::PoolSettings;
 
-/// What a kubelet usually allows.
+/// What a node is assumed to run where nobody says.
 const USUAL: u32 = 110;
+/// Addresses of a prefix.
+const PREFIX: u32 = 16;
 
 /// The pool's limits: those of the card the primary interface is on.
 #[must_use]
@@ -22,47 +24,43 @@ pub fn of_type(limits: &InstanceLimits) -> Limits {
     }
 }
 
-/// The targets: the environment's, with max-pods from it, else from the image's file, else by the formula
-/// interfaces × (addresses − 1) + 2.
+/// Whether interfaces of the type take prefixes (EC2 user guide, "Prefix delegation"): those on the Nitro hypervisor and whole
+/// machines do. A type that is not in the table is newer than it, and so one of them.
 #[must_use]
-pub fn targets(settings: &PoolSettings, instance_type: &str, limits: &Limits, file: &Path) -> Targets {
-    let max_pods = settings
-        .max_pods
-        .or_else(|| {
-            std::fs::read_to_string(file)
-                .ok()
-                .and_then(|text| in_file(&text, instance_type))
-        })
-        .unwrap_or_else(|| by_formula(limits));
-    Targets {
-        warm_eni: settings.warm_eni,
-        warm_ip: settings.warm_ip,
-        minimum_ip: settings.minimum_ip,
-        warm_prefix: Some(settings.warm_prefix),
-        max_eni: settings.max_eni,
-        max_pods,
-        cooldown: settings.cooldown,
-        provisioning: settings.provisioning,
-        pod_wait: crate::grpc::POD_WAIT,
-        ..Targets::default()
-    }
+pub fn takes_prefixes(instance_type: &str) -> bool {
+    vpcnet_limits::lookup(instance_type)
+        .is_none_or(|l| l.bare_metal || !matches!(l.hypervisor, Hypervisor::Xen))
 }
 
-/// What is different with IPv6: one prefix is enough for any number of pods, so the number the kubelet usually allows is taken where
-/// nobody says how many.
-pub fn for_ipv6(targets: &mut Targets, config: &Config, instance_type: &str) {
-    if config.family != Family::V6 {
-        return;
-    }
-    targets.mode = Mode::Ipv6;
-    let listed = std::fs::read_to_string(crate::config::MAX_PODS_FILE).ok();
-    let listed = listed.and_then(|text| in_file(&text, instance_type));
-    targets.max_pods = config.pool.max_pods.or(listed).unwrap_or(USUAL);
+/// How many pods the kubelet may put here: the environment's word, else the image's list, else by the formula
+/// interfaces × (addresses − 1) + 2; with prefixes at least what the AWS VPC CNI assumes, 110, where they hold as many.
+#[must_use]
+pub fn max_pods(
+    settings: &PoolSettings,
+    mode: Mode,
+    instance_type: &str,
+    limits: &Limits,
+    file: &Path,
+) -> u32 {
+    let listed = || {
+        let text = std::fs::read_to_string(file).ok()?;
+        in_file(&text, instance_type)
+    };
+    settings.max_pods.or_else(listed).unwrap_or_else(|| {
+        let singles = by_formula(limits, 1);
+        match mode {
+            Mode::Prefixes => singles.max(USUAL.min(by_formula(limits, PREFIX))),
+            // One prefix is enough for any number of pods.
+            Mode::Ipv6 => USUAL,
+            _ => singles,
+        }
+    })
 }
 
-fn by_formula(limits: &Limits) -> u32 {
+fn by_formula(limits: &Limits, each: u32) -> u32 {
     let interfaces: u32 = limits.cards.iter().map(|c| c.interfaces).sum();
-    interfaces.saturating_mul(limits.per_eni()).saturating_add(2)
+    let places = interfaces.saturating_mul(limits.per_eni());
+    places.saturating_mul(each).saturating_add(2)
 }
 
 /// `<type> <number>` lines, `#` comments.
@@ -78,6 +76,7 @@ fn in_file(text: &str, instance_type: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     fn settings(max_pods: Option<&str>) -> PoolSettings {
         Config::read(&|name| max_pods.filter(|_| name == "VPCNET_MAX_PODS").map(str::to_owned))
@@ -90,13 +89,37 @@ mod tests {
         let limits = of_type(vpcnet_limits::lookup("m5.large").unwrap());
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("eni-max-pods.txt");
-        assert_eq!(targets(&settings(None), "m5.large", &limits, &file).max_pods, 29);
+        let of = |said, kind: &str| max_pods(&settings(said), Mode::SecondaryIp, kind, &limits, &file);
+        assert_eq!(of(None, "m5.large"), 29);
         std::fs::write(&file, "# m5.large 1\nm5.larger 7\nm5.large 25\n").unwrap();
-        assert_eq!(targets(&settings(None), "m5.large", &limits, &file).max_pods, 25);
-        assert_eq!(targets(&settings(None), "c5.large", &limits, &file).max_pods, 29);
-        assert_eq!(
-            targets(&settings(Some("12")), "m5.large", &limits, &file).max_pods,
-            12
-        );
+        assert_eq!(of(None, "m5.large"), 25);
+        assert_eq!(of(None, "c5.large"), 29);
+        assert_eq!(of(Some("12"), "m5.large"), 12);
+    }
+
+    #[test]
+    fn with_prefixes_the_usual_number_of_pods_is_assumed_where_they_fit() {
+        let of = |kind: &str| {
+            let limits = of_type(vpcnet_limits::lookup(kind).unwrap());
+            max_pods(
+                &settings(None),
+                Mode::Prefixes,
+                kind,
+                &limits,
+                Path::new("/nonexistent"),
+            )
+        };
+        assert_eq!(of("m5.large"), 110);
+        // Two interfaces, one prefix each.
+        assert_eq!(of("t3.nano"), 34);
+        assert_eq!(of("m5.4xlarge"), 234);
+    }
+
+    #[test]
+    fn prefixes_need_nitro_or_a_whole_machine() {
+        assert!(takes_prefixes("m5.large"));
+        assert!(takes_prefixes("i3.metal"));
+        assert!(!takes_prefixes("m4.large"));
+        assert!(takes_prefixes("of-next-year.large"));
     }
 }

@@ -28,10 +28,28 @@ pub struct Published {
     pub policy_mode: String,
     /// What is wrong with the host's rules or tables and could not be repaired; empty when nothing is.
     pub impaired: String,
+    /// What an operator should put right.
+    pub complaints: Complaints,
     /// What is kept of earlier settings, for whom, a sentence each.
     pub kept: Vec<String>,
     /// Parts of the node's network that somebody else keeps changing, so that they are put right ever more seldom.
     pub contested: Vec<String>,
+}
+
+/// What an operator should put right, a sentence each, by who found it.
+#[derive(Clone, Debug, Default)]
+pub struct Complaints {
+    /// Of `VPCNET_NODE_FILE`.
+    pub node_file: Option<String>,
+    /// Of the subnets for new interfaces.
+    pub subnets: Vec<String>,
+}
+
+impl Complaints {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.node_file.iter().chain(&self.subnets).map(String::as_str)
+    }
 }
 
 impl Published {

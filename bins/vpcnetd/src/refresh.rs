@@ -31,6 +31,9 @@ pub struct Refresh {
     pub snat: Arc<Snat>,
     /// MAC of the primary interface.
     pub mac: String,
+    /// Interfaces follow the primary's groups. Not where nothing is changed at EC2, nor with custom networking, whose ENIConfig
+    /// may name others.
+    pub follow_groups: bool,
     /// Ask at once: what is known comes from an earlier life.
     pub at_once: bool,
 }
@@ -118,7 +121,7 @@ impl Refresh {
             let copy = groups.clone();
             self.core.learnt(move |facts| facts.groups = copy);
         }
-        if same(&applied, &groups) {
+        if same(&applied, &groups) || !self.follow_groups {
             return;
         }
         tracing::info!(

@@ -13,16 +13,19 @@ use vpcnet_cloud::{CredentialProvider, CredentialSource, Ec2, Ec2Config, Imds, p
 use vpcnet_ipam::{Identity, InterfaceFacts, KernelEvidence, RestoreNote, SubnetId};
 use vpcnet_linux::netlink::Socket;
 
+use crate::aims::Aims;
 use crate::config::Config;
 use crate::core::CoreHandle;
 use crate::executor::{Cloud, Ownership};
 use crate::host::Host;
 use crate::leftovers::Leftovers;
 use crate::metrics::Metrics;
+use crate::newcomers::Newcomers;
 use crate::observer::Calls;
 use crate::published::Publisher;
 use crate::snat::Snat;
 use crate::state::{Facts, Machine};
+use crate::zone::ZoneWatch;
 
 pub use cold::cold;
 pub use listing::relist;
@@ -34,6 +37,10 @@ pub use warm::{verify, warm};
 pub struct Surroundings {
     /// Settings.
     pub config: Arc<Config>,
+    /// What the pool is to aim at.
+    pub aims: Arc<Aims>,
+    /// Interfaces that others attach.
+    pub newcomers: Arc<Newcomers>,
     /// Who gets the pool.
     pub core: CoreHandle,
     /// IMDS.
@@ -82,8 +89,17 @@ impl Surroundings {
             .iter()
             .map(|i| (i.subnet.clone(), i.subnet_cidr))
             .collect();
+        let zone = ZoneWatch {
+            ec2: ec2.clone(),
+            machine: machine.clone(),
+            aims: Arc::clone(&self.aims),
+            core: self.core.clone(),
+            publisher: self.publisher.clone(),
+            turn: tokio::sync::Mutex::default(),
+        };
         Cloud {
             ec2,
+            zone: Arc::new(zone),
             around: self.clone(),
             primary_subnet: primary.map_or_else(|| SubnetId(String::new()), |p| p.subnet.clone()),
             ownership: self.ownership(machine),

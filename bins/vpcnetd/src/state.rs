@@ -8,6 +8,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use vpcnet_ipam::{Journal, Limits};
 
+use crate::aims::Zone;
+
 /// Written in the file; any other value means somebody else's file.
 pub const FORMAT: &str = "vpcnet-state/1";
 
@@ -22,6 +24,9 @@ pub struct Machine {
     pub region: String,
     /// `eu-central-1a`
     pub availability_zone: String,
+    /// `vpc-…`
+    #[serde(default)]
+    pub vpc_id: String,
     /// MAC of the primary interface, lower case.
     pub mac: String,
     /// The node's address.
@@ -49,6 +54,9 @@ pub struct Facts {
     pub applied_groups: Vec<String>,
     /// What the type allows.
     pub limits: Limits,
+    /// The subnets of the node's zone, once described.
+    #[serde(default)]
+    pub zone: Option<Zone>,
     /// Tags of interfaces made here. From the settings, at each start.
     #[serde(skip)]
     pub tags: BTreeMap<String, String>,

@@ -46,6 +46,10 @@ pub struct PoolSettings {
     pub cooldown: Duration,
     /// `VPCNET_MAX_PODS`: over the max-pods file and the formula.
     pub max_pods: Option<u32>,
+    /// `VPCNET_WARM_POOL` is `auto`: sized by what comes.
+    pub auto: bool,
+    /// `VPCNET_NODE_FILE`.
+    pub node_file: Option<PathBuf>,
     /// False with `DISABLE_NETWORK_RESOURCE_PROVISIONING` or `ENABLE_IMDS_ONLY_MODE`: nothing is created or given back.
     pub provisioning: bool,
     /// `ENABLE_IMDS_ONLY_MODE`: no EC2 call at all.

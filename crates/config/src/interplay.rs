@@ -81,7 +81,8 @@ impl Judge<'_> {
         let v6 = self.config().family == Family::V6;
         let pool = &self.config().pool;
         let prefixes = pool.prefixes;
-        let no_target = pool.warm_prefix == 0 && pool.warm_ip.is_none() && pool.minimum_ip.is_none();
+        let no_target =
+            pool.warm_prefix == 0 && pool.warm_ip.is_none() && pool.minimum_ip.is_none() && !pool.auto;
         if v6 && !prefixes {
             self.refuse(
                 "ENABLE_IPv6=true without ENABLE_PREFIX_DELEGATION=true",
@@ -153,6 +154,12 @@ impl Judge<'_> {
         };
         if let Some(because) = all_idle {
             COUNTED.into_iter().for_each(|v| self.idle(v, because));
+            return;
+        }
+        if self.config().pool.auto {
+            for target in COUNTED.into_iter().filter(|v| v.name != vars::MAX_ENI.name) {
+                self.idle(target, "VPCNET_WARM_POOL=auto sizes the pool by what comes");
+            }
             return;
         }
         if let Some(first) = &first {

@@ -83,6 +83,9 @@ fn pool(config: &Config) -> String {
 
 fn kept(pool: &PoolSettings) -> String {
     let rounded = if pool.prefixes { ", in whole /28s" } else { "" };
+    if pool.auto {
+        return format!("keeps as many addresses free as pods came lately in a minute{rounded}");
+    }
     match (pool.warm_ip, pool.minimum_ip) {
         (Some(w), Some(m)) => format!(
             "keeps {} free and holds at least {m}{rounded}",

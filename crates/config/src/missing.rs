@@ -1,7 +1,7 @@
 //! What this version of vpcnetd cannot do yet. This is the only place that says so: to switch something on, delete its line.
 //! Reading knows nothing of it.
 
-use crate::config::{Config, Family};
+use crate::config::Config;
 use crate::error::{ConfigError, Finding};
 use crate::interplay::brief;
 use crate::read::Reading;
@@ -51,13 +51,10 @@ const fn noted(
 /// What this version cannot do.
 #[rustfmt::skip]
 pub const MISSING: &[Missing] = &[
-    refused(&[&vars::ENABLE_PREFIX_DELEGATION], |c| c.pool.prefixes && c.family == Family::V4),
-    refused(&[&vars::AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG], |c| c.interfaces.custom_networking.is_some()),
     refused(&[&vars::ENABLE_POD_ENI], |c| c.branch.enabled),
     noted(&[&vars::ENABLE_MULTI_NIC], |c| c.interfaces.multi_nic, "only the first network card is used"),
-    noted(&[&vars::ENABLE_SUBNET_DISCOVERY], |c| c.interfaces.subnet_discovery, "interfaces lie in the primary's subnet"),
-    noted(&[&vars::ENABLE_IMDS_ONLY_MODE], |c| c.pool.imds_only, "nothing is created or given back, but EC2 is asked for interfaces' tags"),
-    noted(&[&vars::AWS_MANAGE_ENIS_NON_SCHEDULABLE], |c| !c.pool.manage_when_unschedulable, "the node's taints are not read: interfaces are always managed"),
+    noted(&[&vars::ENI_CONFIG_ANNOTATION_DEF, &vars::ENI_CONFIG_LABEL_DEF], |c| c.interfaces.custom_networking.is_some(), "the ENIConfig is what VPCNET_NODE_FILE says"),
+    noted(&[&vars::AWS_MANAGE_ENIS_NON_SCHEDULABLE], |c| !c.pool.manage_when_unschedulable, "the node's taints are not read: VPCNET_NODE_FILE says whether it is cordoned"),
     noted(&[&vars::DISABLE_LEAKED_ENI_CLEANUP], |c| c.pool.leaked_cleanup, "leaked interfaces are not looked for"),
     noted(&[&vars::ENABLE_V6_EGRESS], |c| c.egress.v6, "pods get no IPv6 egress"),
     noted(&[&vars::ANNOTATE_POD_IP], |c| c.kubernetes.annotate_pod_ip, "pods are not annotated"),

@@ -156,6 +156,8 @@ fn pool(r: &mut Reader, family: Family) -> PoolSettings {
         max_eni: r.number_or_none(&vars::MAX_ENI),
         cooldown: r.seconds(&vars::IP_COOLDOWN_PERIOD),
         max_pods: r.number_or_none(&vars::VPCNET_MAX_PODS),
+        auto: r.choice(&vars::VPCNET_WARM_POOL) == "auto",
+        node_file: r.text(&vars::VPCNET_NODE_FILE).map(Into::into),
         provisioning,
         imds_only,
         leaked_cleanup: !r.bool(&vars::DISABLE_LEAKED_ENI_CLEANUP) && provisioning && family == Family::V4,

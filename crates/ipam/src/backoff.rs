@@ -55,6 +55,7 @@ impl Block {
             FailureClass::SubnetExhausted => doubled(SUBNET_FIRST, failures, SUBNET_MAX),
             FailureClass::LimitReached | FailureClass::DeviceTaken | FailureClass::Refused => LONG,
             FailureClass::Gone => Duration::from_secs(5),
+            FailureClass::Overtaken => Duration::from_secs(1),
         };
         let own = now.plus(pause);
         let until = match (failure.class, failure.retry_at) {

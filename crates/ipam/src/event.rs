@@ -95,6 +95,9 @@ pub enum FailureClass {
     LimitReached,
     /// Another interface, which we do not know, is attached at the device index. The one we made is there, unattached.
     DeviceTaken,
+    /// What was decided no longer fits what the executor has learnt since (the subnet was excluded). Not tried: had no effect. It
+    /// is decided anew.
+    Overtaken,
     /// Not allowed, or the request is wrong: repeating it unchanged will not help.
     Refused,
     /// The thing named is gone.

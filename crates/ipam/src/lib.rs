@@ -50,6 +50,7 @@ mod backoff;
 mod cards;
 mod checkpoint;
 mod churn;
+mod discover;
 mod event;
 mod evidence;
 mod graces;
@@ -81,6 +82,7 @@ mod writer;
 
 pub use action::{Action, Answer, Lease, Refusal, RefusalCause};
 pub use checkpoint::{Allocation, Checkpoint, CheckpointError, FORMAT, WRITER};
+pub use discover::{CLUSTER_TAG, ROLE_TAG, ZoneSubnet};
 pub use event::{
     ActionId, Cards, Event, Evidence, FailureClass, InterfaceFacts, InterfaceKind, Outcome, RequestId, Stage,
 };

@@ -259,6 +259,9 @@ impl Pool {
                     create.unsure = true;
                 }
             }
+            FailureClass::Overtaken if !begun && !create.unsure => {
+                self.intents.remove(&id);
+            }
             FailureClass::SubnetExhausted if !begun => {
                 self.intents.remove(&id);
                 self.backoffs
@@ -290,7 +293,10 @@ impl Pool {
                 self.intents.remove(&id);
                 self.block_creation(now, failure);
             }
-            FailureClass::Throttled | FailureClass::Refused | FailureClass::SubnetExhausted => {
+            FailureClass::Throttled
+            | FailureClass::Refused
+            | FailureClass::Overtaken
+            | FailureClass::SubnetExhausted => {
                 if begun || create.unsure {
                     self.pause(now, id, failure, false);
                 } else {
@@ -325,7 +331,9 @@ impl Pool {
                 self.ask_again(now, id, eni, unsure);
                 self.backoffs.assign = Some(block);
             }
-            FailureClass::Throttled | FailureClass::Refused => self.backoffs.assign = Some(block),
+            FailureClass::Throttled | FailureClass::Refused | FailureClass::Overtaken => {
+                self.backoffs.assign = Some(block);
+            }
             FailureClass::SubnetExhausted => {
                 if let Some(subnet) = self.subnet_of(&eni) {
                     self.backoffs.denied(&subnet, kind, count, failure, now.mono);

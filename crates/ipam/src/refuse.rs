@@ -397,6 +397,7 @@ fn cause_of(class: FailureClass) -> RefusalCause {
         FailureClass::SubnetExhausted => RefusalCause::SubnetExhausted,
         FailureClass::LimitReached
         | FailureClass::DeviceTaken
+        | FailureClass::Overtaken
         | FailureClass::Refused
         | FailureClass::Gone => RefusalCause::Ec2Refused,
     }

@@ -268,6 +268,7 @@ impl Core {
             Answer::UnknownPod => tracing::debug!(sandbox = %key.container_id, took_us, "no such owner"),
             Answer::Refused(refusal) => {
                 self.metrics.no_address.inc();
+                self.starved.notify_one();
                 tracing::warn!(sandbox = %key.container_id, cause = ?refusal.cause, message = %refusal.message, took_us, "refused");
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use vpcnet_ipam::{Answer, Cards, Event, Mono, Now, PodKey, PodMeta, Pool, RequestId};
 
 use super::Started;
@@ -84,14 +84,22 @@ pub struct CoreGone;
 pub struct CoreHandle {
     sender: mpsc::UnboundedSender<Input>,
     requests: Arc<AtomicU64>,
+    starved: Arc<Notify>,
 }
 
 impl CoreHandle {
-    pub(crate) fn new(sender: mpsc::UnboundedSender<Input>) -> Self {
+    pub(crate) fn new(sender: mpsc::UnboundedSender<Input>, starved: Arc<Notify>) -> Self {
         Self {
             sender,
+            starved,
             requests: Arc::new(AtomicU64::new(1)),
         }
+    }
+
+    /// Told when a pod is refused an address.
+    #[must_use]
+    pub fn starved(&self) -> Arc<Notify> {
+        Arc::clone(&self.starved)
     }
 
     /// ADD: waits for an address, at most until `deadline`. Dropping the future is what a client that hangs up does: the wait ends.

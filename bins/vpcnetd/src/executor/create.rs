@@ -82,6 +82,11 @@ fn own_attachment(cloud: &Cloud, eni: &NetworkInterface) -> Option<String> {
 }
 
 async fn make(cloud: &Cloud, wish: &Wish) -> Result<NetworkInterface, Failure> {
+    // A repeat must name what the first attempt named.
+    if let Some(subnet) = wish.subnet.as_ref().filter(|_| !wish.intent.unsure) {
+        let fits = cloud.zone.still_fits(subnet).await;
+        fits.inspect_err(|_| forget_intent(cloud, &wish.client_token))?;
+    }
     let mut tags: Vec<Tag> = wish
         .intent
         .tags
@@ -148,6 +153,7 @@ async fn finish(cloud: &Cloud, wish: &Wish, made: Made) -> Result<InterfaceFacts
         .ok_or_else(|| Failure::refused(format!("{} has no IPv4 address of its own", made.eni.id)))?;
     // Listening begins before the attachment: the link may be there before its answer is.
     let link = cloud.around.host.link(&facts.mac);
+    cloud.around.newcomers.expect(&facts.mac);
     let attachment = match made.attachment {
         Some(attachment) => attachment,
         None => {

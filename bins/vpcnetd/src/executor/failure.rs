@@ -46,6 +46,15 @@ impl Failure {
         }
     }
 
+    /// What was to be done does not fit any more; it was not tried.
+    pub fn overtaken(message: String) -> Self {
+        Self {
+            class: FailureClass::Overtaken,
+            message,
+            retry_at: None,
+        }
+    }
+
     /// The thing is gone.
     pub fn gone(message: String) -> Self {
         Self {

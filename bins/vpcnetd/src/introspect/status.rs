@@ -20,6 +20,7 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
     let answer = pages.core.look(move |view| {
         let mut notes: Vec<&str> = config.notes.iter().map(String::as_str).collect();
         notes.extend(view.notes.iter().map(String::as_str));
+        notes.extend(published.complaints.iter());
         json!({
             "agent": {
                 "version": env!("CARGO_PKG_VERSION"),

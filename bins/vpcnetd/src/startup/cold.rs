@@ -8,12 +8,14 @@ use vpcnet_ipam::{Event, Evidence, InterfaceFacts, KernelEvidence, Limits, Pool,
 
 use super::listing::{InUse, Seen, list};
 use super::{Surroundings, identity, tell};
+use crate::aims::Zone;
 use crate::clock;
-use crate::config::{Family, MAX_PODS_FILE};
+use crate::config::Family;
 use crate::core::Started;
 use crate::files::Found;
 use crate::limits;
 use crate::state::{Facts, Machine};
+use crate::zone;
 
 /// First and longest pause between attempts.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
@@ -47,7 +49,7 @@ async fn attempt(
     let mut machine = machine(&instance);
     let vpc_ipv6_cidrs = ipv6_facts(around, &mut machine).await?;
     let ec2 = around.ec2(&machine.region).map_err(|e| e.to_string())?;
-    let limits = limits_of(&ec2, &machine, found).await?;
+    let limits = limits_of(around, &ec2, &machine, found).await?;
     let in_use = InUse {
         checkpoint: found.checkpoint.as_ref(),
         kernel,
@@ -55,6 +57,7 @@ async fn attempt(
     let seen = list(around, &ec2, &machine, &in_use)
         .await
         .map_err(|e| e.to_string())?;
+    let zone = zone_of(around, &ec2, &machine, found).await;
     let interfaces: Vec<InterfaceFacts> = seen.iter().map(|i| i.facts.clone()).collect();
     if !interfaces.iter().any(|i| i.is_primary) {
         return Err("IMDS does not show the primary interface with its address yet".into());
@@ -74,6 +77,7 @@ async fn attempt(
         applied_groups: applied(found, &instance.security_groups, interfaces.len()),
         groups: instance.security_groups,
         limits: limits.clone(),
+        zone,
         tags: around.tags(&machine),
         intents: found
             .state
@@ -95,13 +99,13 @@ fn restore(
     limits: Limits,
     seen: Vec<Seen>,
 ) -> Result<Started, String> {
-    let mut targets = limits::targets(
-        &around.config.pool,
-        &facts.machine.instance_type,
-        &limits,
-        MAX_PODS_FILE.as_ref(),
-    );
-    limits::for_ipv6(&mut targets, &around.config, &facts.machine.instance_type);
+    let primary = seen.iter().find(|i| i.facts.is_primary);
+    let primary = primary.map(|i| i.facts.subnet.clone());
+    let machine = &facts.machine;
+    around
+        .aims
+        .set_machine(&machine.instance_type, &limits, primary, facts.zone.clone());
+    let targets = around.aims.targets();
     let restored = Restored {
         checkpoint: found.checkpoint.clone(),
         journal: found.state.as_ref().map(|s| s.pool.clone()),
@@ -111,6 +115,9 @@ fn restore(
     let now = clock::now();
     let (mut pool, notes, mut actions) =
         Pool::restore(identity, limits, targets, restored, now).map_err(|e| e.to_string())?;
+    for fact in around.aims.facts() {
+        actions.extend(pool.handle(now, fact));
+    }
     let ids = seen.iter().map(|i| i.facts.id.clone()).collect();
     for one in seen {
         actions.extend(pool.handle(now, one.event()));
@@ -137,6 +144,12 @@ async fn ipv6_facts(around: &Surroundings, machine: &mut Machine) -> Result<Vec<
     if around.config.family != Family::V6 {
         return Ok(Vec::new());
     }
+    let kind = &machine.instance_type;
+    if !limits::takes_prefixes(kind) {
+        return Err(format!(
+            "ENABLE_IPv6 is set, but interfaces of instance type {kind} take no prefixes: use one on the Nitro hypervisor"
+        ));
+    }
     let own = around.imds.primary_ipv6().await.map_err(|e| e.to_string())?;
     machine.local_ipv6 = Some(own.ok_or_else(|| {
         "ENABLE_IPv6 is set, but the instance has no IPv6 address: give its primary interface one, and its subnet an IPv6 CIDR"
@@ -153,14 +166,33 @@ fn machine(instance: &InstanceFacts) -> Machine {
         instance_type: id.instance_type.clone(),
         region: id.region.clone(),
         availability_zone: id.availability_zone.clone(),
+        vpc_id: instance.vpc_id.clone(),
         mac: id.mac.clone(),
         local_ipv4: Some(id.local_ipv4),
         local_ipv6: None,
     }
 }
 
+/// What an earlier life on this instance knew is good enough to begin with: it is asked for again when it matters.
+async fn zone_of(around: &Surroundings, ec2: &Ec2, machine: &Machine, found: &Found) -> Option<Zone> {
+    if !around.aims.needs_zone() {
+        return None;
+    }
+    let earlier = found.state.as_ref().map(|s| &s.facts);
+    let earlier = earlier.filter(|f| f.machine.instance_id == machine.instance_id);
+    match earlier.and_then(|f| f.zone.clone()) {
+        Some(zone) => Some(zone),
+        None => zone::describe_at_start(ec2, machine).await,
+    }
+}
+
 /// From the table, else from an earlier life, else from EC2.
-async fn limits_of(ec2: &Ec2, machine: &Machine, found: &Found) -> Result<Limits, String> {
+async fn limits_of(
+    around: &Surroundings,
+    ec2: &Ec2,
+    machine: &Machine,
+    found: &Found,
+) -> Result<Limits, String> {
     if let Some(known) = vpcnet_limits::lookup(&machine.instance_type) {
         return Ok(limits::of_type(known));
     }
@@ -170,6 +202,12 @@ async fn limits_of(ec2: &Ec2, machine: &Machine, found: &Found) -> Result<Limits
         .filter(|s| s.facts.machine.instance_type == machine.instance_type)
     {
         return Ok(state.facts.limits.clone());
+    }
+    if around.config.pool.imds_only {
+        return Err(format!(
+            "the limits of instance type {} are not in the built-in table, and ENABLE_IMDS_ONLY_MODE forbids to ask EC2 for them",
+            machine.instance_type
+        ));
     }
     match ec2.instance_limits(&machine.instance_type).await {
         Ok(limits) => Ok(limits::of_type(&limits)),

@@ -49,6 +49,9 @@ pub(super) async fn list(
     in_use: &InUse<'_>,
 ) -> Result<Vec<Seen>, ImdsError> {
     let listed = by_imds(around).await?;
+    if around.config.pool.imds_only {
+        return Ok(of_imds_alone(around, &listed, in_use));
+    }
     let alone = listed.iter().all(|i| i.primary);
     if alone && in_use.is_within(&listed) {
         return Ok(listed
@@ -71,12 +74,24 @@ pub(super) async fn list(
     }
 }
 
+/// Where EC2 must not be asked nobody knows tags: what is there is used, unless what has no tags is not to be.
+fn of_imds_alone(around: &Surroundings, listed: &[ImdsInterface], in_use: &InUse<'_>) -> Vec<Seen> {
+    let managed = |i: &ImdsInterface| around.config.cloud.manage_untagged || in_use.of(i);
+    listed
+        .iter()
+        .filter_map(|i| of_imds(i, managed(i), InterfaceKind::Interface))
+        .collect()
+}
+
 /// Tells the pool what is there, after EC2 or the kernel showed that the pool is wrong about it.
 pub async fn relist(cloud: &Cloud) {
     let around = &cloud.around;
     let mut pause = RETRY.0;
     let found = loop {
         let seen = match by_imds(around).await {
+            Ok(listed) if around.config.pool.imds_only => {
+                Ok(of_imds_alone(around, &listed, &InUse::nothing()))
+            }
             Ok(listed) => by_ec2(around, &cloud.ec2, &cloud.machine, &listed)
                 .await
                 .map_err(|e| e.to_string()),
@@ -95,8 +110,16 @@ pub async fn relist(cloud: &Cloud) {
     });
     let known = known.await.ok().flatten().unwrap_or_default();
     let ids = found.iter().map(|i| i.facts.id.clone()).collect();
-    for seen in found.into_iter().filter(|i| !known.contains(&i.facts.id)) {
+    // Where the agent itself changes nothing, what is known may have been changed by others.
+    let others_assign = !around.config.pool.provisioning;
+    for seen in found {
         let facts = &seen.facts;
+        if known.contains(&facts.id) {
+            if others_assign {
+                around.core.event(seen.event());
+            }
+            continue;
+        }
         tracing::info!(eni = %facts.id, managed = facts.managed, "an interface that was not known");
         if let Err(error) = around.host.set_up(facts).await {
             tracing::warn!(eni = %facts.id, %error, "not set up on the host, and not used");
@@ -104,10 +127,12 @@ pub async fn relist(cloud: &Cloud) {
         }
         around.core.event(seen.event());
     }
-    around.core.event(Event::InterfacesListed {
-        ids,
-        evidence: Evidence::Ec2,
-    });
+    let evidence = if around.config.pool.imds_only {
+        Evidence::Imds
+    } else {
+        Evidence::Ec2
+    };
+    around.core.event(Event::InterfacesListed { ids, evidence });
 }
 
 async fn by_imds(around: &Surroundings) -> Result<Vec<ImdsInterface>, ImdsError> {
@@ -209,6 +234,21 @@ fn of_imds(seen: &ImdsInterface, managed: bool, kind: InterfaceKind) -> Option<S
 /// Whether pods' addresses of the interface hold this one.
 fn has_ipv6(seen: &ImdsInterface, at: Ipv6Addr) -> bool {
     seen.ipv6_prefixes.iter().any(|prefix| prefix.contains(&at))
+}
+
+impl InUse<'static> {
+    /// Where it is not asked for.
+    fn nothing() -> Self {
+        static NO_KERNEL: KernelEvidence = KernelEvidence {
+            pods: Vec::new(),
+            from_rules: Vec::new(),
+            veths: Vec::new(),
+        };
+        Self {
+            checkpoint: None,
+            kernel: &NO_KERNEL,
+        }
+    }
 }
 
 impl InUse<'_> {

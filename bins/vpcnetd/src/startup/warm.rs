@@ -7,10 +7,9 @@ use vpcnet_ipam::{InterfaceFacts, KernelEvidence, Pool, Restored};
 
 use super::{Surroundings, identity, tell};
 use crate::clock;
-use crate::config::{Family, MAX_PODS_FILE};
+use crate::config::Family;
 use crate::core::Started;
 use crate::files::Found;
-use crate::limits;
 use crate::state::Facts;
 use crate::store::FileStore;
 
@@ -29,25 +28,29 @@ pub fn warm(
         .ok_or("there is no state of an earlier life")?;
     let mut facts: Facts = state.facts.clone();
     facts.tags = around.tags(&facts.machine);
-    let mut targets = limits::targets(
-        &around.config.pool,
-        &facts.machine.instance_type,
-        &facts.limits,
-        MAX_PODS_FILE.as_ref(),
-    );
-    limits::for_ipv6(&mut targets, &around.config, &facts.machine.instance_type);
     if around.config.family == Family::V6 && facts.machine.local_ipv6.is_none() {
         return Err("pods had IPv4 addresses in an earlier life, and are to have IPv6 ones".into());
     }
+    let mut known = state.pool.interfaces();
+    let primary = known.find(|i| i.is_primary).map(|i| i.subnet);
+    let kind = &facts.machine.instance_type;
+    around
+        .aims
+        .set_machine(kind, &facts.limits, primary, facts.zone.clone());
+    let targets = around.aims.targets();
     let restored = Restored {
         checkpoint: found.checkpoint.clone(),
         journal: Some(state.pool.clone()),
         kernel: kernel.clone(),
     };
     let identity = identity(&facts.machine, &facts.token_salt);
-    let (pool, notes, actions) =
-        Pool::restore(identity, facts.limits.clone(), targets, restored, clock::now())
+    let now = clock::now();
+    let (mut pool, notes, mut actions) =
+        Pool::restore(identity, facts.limits.clone(), targets, restored, now)
             .map_err(|error| error.to_string())?;
+    for fact in around.aims.facts() {
+        actions.extend(pool.handle(now, fact));
+    }
     let interfaces: Vec<InterfaceFacts> = pool.interfaces().collect();
     if !interfaces.iter().any(|i| i.is_primary) {
         return Err("the state of an earlier life is of no use now: another agent wrote the checkpoint since, or the machine was started anew".into());

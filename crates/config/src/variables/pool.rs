@@ -1,7 +1,7 @@
 //! How many addresses and interfaces a node holds.
 
-use crate::variable::Invalid::{AsUnset, Refused};
-use crate::variable::Kind::{Bool, Number, NumberOrNone, Seconds};
+use crate::variable::Invalid::{AsUnset, Never, Refused};
+use crate::variable::Kind::{Bool, Choice, Number, NumberOrNone, Path, Seconds};
 
 const FROM_0: crate::Kind = Number {
     low: 0,
@@ -31,6 +31,12 @@ chapter! { Pool;
     VPCNET_MAX_PODS: NumberOrNone, default "", invalid AsUnset,
         "The pool stops growing at this many addresses. Not set: the image's list by instance type, else interfaces × \
          (addresses − 1) + 2. It never makes the pool give addresses back.";
+    VPCNET_WARM_POOL: Choice(&["targets", "auto"]), default "targets", invalid AsUnset,
+        "What sizes the warm pool: the targets above, or what comes. `auto` keeps as many addresses free as pods came in the busiest \
+         of the last ten minutes, a sixteenth of max-pods at least, and one where a subnet runs low; the targets then have no effect.";
+    VPCNET_NODE_FILE: Path, default "", invalid Never,
+        "A JSON file with what holds for this node only: other targets, its ENIConfig, whether it is cordoned \
+         (`docs/node-file.md`). Read at the start and whenever it changes. Not set: there is none.";
     DISABLE_NETWORK_RESOURCE_PROVISIONING: Bool, default "false", invalid AsUnset,
         "No interface, address or prefix is created or given back: the pool is what the node was given.",
         original "releases what a change of mode left, and addresses on excluded subnets, all the same.";

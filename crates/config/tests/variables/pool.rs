@@ -114,6 +114,25 @@ fn vpcnet_max_pods() {
 }
 
 #[test]
+fn vpcnet_warm_pool() {
+    Case::new(&vars::VPCNET_WARM_POOL, |c| c.pool.auto)
+        .unset(false)
+        .takes(&[("targets", false), ("auto", true)])
+        .passes_over(&["Auto", "true", "yes"]);
+    says(
+        &[("VPCNET_WARM_POOL", "auto"), ("WARM_IP_TARGET", "5")],
+        &["WARM_IP_TARGET=5 has no effect: VPCNET_WARM_POOL=auto"],
+    );
+}
+
+#[test]
+fn vpcnet_node_file() {
+    Case::new(&vars::VPCNET_NODE_FILE, |c| c.pool.node_file.clone())
+        .unset(None)
+        .takes(&[("/etc/vpcnet/node.json", Some("/etc/vpcnet/node.json".into()))]);
+}
+
+#[test]
 fn disable_network_resource_provisioning() {
     off_switch(&vars::DISABLE_NETWORK_RESOURCE_PROVISIONING, |c| {
         c.pool.provisioning

@@ -278,3 +278,29 @@ fn an_excluded_interface_without_pods_is_deleted() {
     let there: Vec<String> = rig.pool.interfaces().map(|i| i.id.0).collect();
     assert!(!there.contains(&"eni-new1".to_owned()), "{there:?}");
 }
+
+#[test]
+fn a_creation_that_was_overtaken_is_decided_anew_at_once() {
+    let targets = with(candidates(&[1, 2]), Targets::default());
+    let mut rig = Rig::settled(M5_LARGE, targets.clone());
+    rig.add(1);
+    let (create, subnet, _) = created(&mut rig);
+    assert_eq!(subnet, "subnet-1");
+    let mut left = targets.clone();
+    left.subnets.candidates = vec![self::subnet(2)];
+    left.subnets.excluded = [self::subnet(1)].into();
+    rig.tell(Event::TargetsChanged(Targets { ..left }));
+    rig.fail(
+        &create,
+        FailureClass::Overtaken,
+        "subnet-1 is no longer for pods",
+        None,
+    );
+    let (again, subnet, _) = created(&mut rig);
+    assert_eq!(subnet, "subnet-2");
+    let token = |action: &Action| match action {
+        Action::CreateInterface { client_token, .. } => client_token.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_ne!(token(&create), token(&again));
+}

@@ -75,7 +75,7 @@ async fn serve(dir: &Dir, options: &Options, agent: &Path) -> Result<(), LabErro
     };
     let records = Records::create(dir, made)?;
     let start = Instant::now();
-    let engine = Engine::new(Vpc::new(options.config(), options.seed.unwrap_or_default()));
+    let engine = Engine::new(Vpc::new(options.config()?, options.seed.unwrap_or_default()));
     for n in 1..=options.nodes {
         let started = engine.with(|vpc, now| vpc.run_instance(now, &options.node(n)));
         started.map_err(|e| LabError::Usage(format!("node-{n} cannot start: {}", e.message)))?;

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use ipnet::Ipv4Net;
 
 use crate::error::LabError;
-use crate::model::{NodeSpec, Spread, VpcConfig};
+use crate::model::{NodeSpec, Reservation, ReservationKind, Spread, SubnetConfig, SubnetRoute, VpcConfig};
 
 /// What `vpcnet lab up` takes.
 #[derive(Clone, Debug, Args)]
@@ -32,6 +33,12 @@ pub struct Options {
     /// The VPC has IPv6 beside IPv4, and pods get IPv6 addresses: agents run with ENABLE_IPv6 and ENABLE_PREFIX_DELEGATION
     #[arg(long)]
     pub ipv6: bool,
+    /// One more subnet, not for nodes; after the zone's letter tags. May be repeated
+    #[arg(long, value_name = "NAME=CIDR,ZONE[,TAG=VALUE]…")]
+    pub subnet: Vec<String>,
+    /// One address of each /28 of this subnet is reserved: it has no prefix to give. May be repeated
+    #[arg(long, value_name = "SUBNET")]
+    pub fragment: Vec<String>,
     /// Start no agents
     #[arg(long)]
     pub no_agent: bool,
@@ -52,6 +59,8 @@ impl Options {
             imds_lag: None,
             attach_delay: None,
             ipv6: false,
+            subnet: Vec::new(),
+            fragment: Vec::new(),
             no_agent: false,
             env: Vec::new(),
         }
@@ -79,6 +88,11 @@ impl Options {
         if self.ipv6 {
             args.push("--ipv6".to_owned());
         }
+        for (name, values) in [("--subnet", &self.subnet), ("--fragment", &self.fragment)] {
+            for value in values {
+                args.extend([name.to_owned(), value.clone()]);
+            }
+        }
         if self.no_agent {
             args.push("--no-agent".to_owned());
         }
@@ -89,9 +103,18 @@ impl Options {
     }
 
     /// The model's configuration.
-    #[must_use]
-    pub fn config(&self) -> VpcConfig {
+    ///
+    /// # Errors
+    /// [`LabError::Usage`] for a subnet that is none, or is not there.
+    pub fn config(&self) -> Result<VpcConfig, LabError> {
         let mut config = VpcConfig::default();
+        for text in &self.subnet {
+            config.subnets.push(subnet(text)?);
+        }
+        for name in &self.fragment {
+            fragment(&mut config, name)?;
+        }
+        // Subnets that were added get their part as well.
         if self.ipv6 {
             config = config.dual_stack();
         }
@@ -106,7 +129,7 @@ impl Options {
         if let Some(ms) = self.attach_delay {
             (timing.attach, timing.detach, timing.create) = (exactly(ms), exactly(ms), Spread::ZERO);
         }
-        config
+        Ok(config)
     }
 
     /// What tells the agents which family pods have; what the user sets comes later, and counts.
@@ -126,6 +149,56 @@ impl Options {
     pub fn node(&self, n: u32) -> NodeSpec {
         NodeSpec::new(&format!("node-{n}"), &self.instance_type)
     }
+}
+
+/// `NAME=CIDR,ZONE` and tags.
+fn subnet(text: &str) -> Result<SubnetConfig, LabError> {
+    let usage = |what: &str| {
+        LabError::Usage(format!(
+            "--subnet {text}: {what}; expected NAME=CIDR,ZONE[,TAG=VALUE]…, as pods-a=10.0.64.0/20,a"
+        ))
+    };
+    let (name, rest) = pair(text).map_err(|_| usage("there is no name"))?;
+    let mut parts = rest.split(',');
+    let cidr = parts.next().unwrap_or_default();
+    let cidr: Ipv4Net = cidr
+        .parse()
+        .map_err(|_| usage(&format!("'{cidr}' is no IPv4 CIDR")))?;
+    let mut letters = parts.next().unwrap_or_default().chars();
+    let (Some(zone @ 'a'..='z'), None) = (letters.next(), letters.next()) else {
+        return Err(usage("the zone is not one letter"));
+    };
+    let tags = parts.map(pair).collect::<Result<_, _>>();
+    Ok(SubnetConfig {
+        name,
+        cidr,
+        ipv6: None,
+        zone,
+        route: SubnetRoute::Public,
+        tags: tags.map_err(|_| usage("a tag has no '='"))?,
+        reservations: Vec::new(),
+    })
+}
+
+/// Takes the fourth address of each /28 out of what EC2 chooses from.
+fn fragment(config: &mut VpcConfig, name: &str) -> Result<(), LabError> {
+    let names: Vec<String> = config.subnets.iter().map(|s| s.name.clone()).collect();
+    let Some(subnet) = config.subnets.iter_mut().find(|s| s.name == name) else {
+        return Err(LabError::Usage(format!(
+            "--fragment {name}: there is no such subnet; there are {}",
+            names.join(", ")
+        )));
+    };
+    let blocks = subnet
+        .cidr
+        .subnets(28)
+        .map_err(|_| LabError::Usage(format!("--fragment {name}: {} holds no /28", subnet.cidr)))?;
+    let taken = blocks.filter_map(|block| Ipv4Net::new(block.hosts().nth(3)?, 32).ok());
+    subnet.reservations.extend(taken.map(|cidr| Reservation {
+        cidr,
+        kind: ReservationKind::Explicit,
+    }));
+    Ok(())
 }
 
 /// `KEY=VALUE` as two.
@@ -190,6 +263,10 @@ mod tests {
             "t3.small",
             "--ec2-latency",
             "400",
+            "--subnet",
+            "c=10.0.64.0/20,a",
+            "--fragment",
+            "c",
             "--env",
             "A=b c",
             "--no-agent",
@@ -203,6 +280,52 @@ mod tests {
             ..first
         };
         assert_eq!(format!("{second:?}"), format!("{expected:?}"));
+    }
+
+    fn configured(args: &[&str]) -> Result<VpcConfig, String> {
+        let line = std::iter::once("x").chain(args.iter().copied());
+        Line::parse_from(line).options.config().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_subnet_is_added_with_its_tags() {
+        let config = configured(&["--subnet", "pods=10.0.64.0/20,b,kubernetes.io/role/cni=1"]).unwrap();
+        let subnet = config.subnets.last().unwrap();
+        assert_eq!((subnet.name.as_str(), subnet.zone), ("pods", 'b'));
+        assert_eq!(subnet.cidr.to_string(), "10.0.64.0/20");
+        assert_eq!(subnet.tags["kubernetes.io/role/cni"], "1");
+        // No node lies in it.
+        assert_eq!((config.node_subnets, config.subnets.len()), (2, 3));
+    }
+
+    #[test]
+    fn a_subnet_that_is_none_is_refused_with_what_was_expected() {
+        for wrong in [
+            "10.0.64.0/20,a",
+            "=10.0.64.0/20,a",
+            "x=10.0.64,a",
+            "x=10.0.64.0/20",
+            "x=10.0.64.0/20,ab",
+            "x=10.0.64.0/20,a,b",
+        ] {
+            let error = configured(&["--subnet", wrong]).unwrap_err();
+            assert!(
+                error.contains(wrong) && error.contains("NAME=CIDR,ZONE"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_fragmented_subnet_has_addresses_and_no_prefix() {
+        let config = configured(&["--fragment", "subnet-a"]).unwrap();
+        let subnet = config.subnets.first().unwrap();
+        assert_eq!(subnet.reservations.len(), 256);
+        let error = configured(&["--fragment", "subnet-x"]).unwrap_err();
+        assert!(
+            error.contains("subnet-x") && error.contains("subnet-a, subnet-b"),
+            "{error}"
+        );
     }
 
     #[test]
