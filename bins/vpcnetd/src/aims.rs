@@ -267,6 +267,19 @@ mod tests {
     const CUSTOM: (&str, &str) = ("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "true");
 
     #[test]
+    fn with_ipv6_each_pod_has_an_address_of_one_prefix_and_the_usual_number_of_them_fits() {
+        let ipv6 = [
+            ("ENABLE_IPv4", "false"),
+            ("ENABLE_IPv6", "true"),
+            ("ENABLE_PREFIX_DELEGATION", "true"),
+        ];
+        let targets = aims(&ipv6).targets();
+        assert_eq!((targets.mode, targets.max_pods), (Mode::Ipv6, 110));
+        let limited = [&ipv6[..], &[("VPCNET_MAX_PODS", "12")]].concat();
+        assert_eq!(aims(&limited).targets().max_pods, 12);
+    }
+
+    #[test]
     fn the_mode_is_prefixes_where_the_type_takes_them() {
         let prefixes = aims(&[("ENABLE_PREFIX_DELEGATION", "true")]);
         assert_eq!(prefixes.targets().mode, Mode::Prefixes);

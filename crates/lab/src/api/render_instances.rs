@@ -101,6 +101,7 @@ fn instance(x: &mut Xml, vpc: &Vpc, view: &InstanceView) {
         x.leaf("vpcId", vpc.id());
         x.leaf_if("privateIpAddress", address);
         x.leaf_if("ipAddress", public);
+        x.leaf_if("ipv6Address", primary.and_then(|p| p.ipv6.addresses.first()));
     }
     if let Some(primary) = primary {
         x.leaf("sourceDestCheck", primary.source_dest_check);

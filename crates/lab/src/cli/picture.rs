@@ -39,6 +39,7 @@ pub(super) fn draw(status: &Status, pods: &[Pod]) -> String {
         .vpc
         .iter()
         .map(ToString::to_string)
+        .chain(status.vpc_ipv6.map(|net| net.to_string()))
         .collect::<Vec<_>>()
         .join(", ");
     let inner = WIDTH - 4;
@@ -90,8 +91,9 @@ fn wrapped(text: &mut String, title: &str, items: &str) {
 
 fn subnet_box(status: &Status, subnet: &SubnetStatus, pods: &[Pod], width: usize) -> Vec<String> {
     let kind = if subnet.public { "public" } else { "private" };
+    let ipv6 = subnet.ipv6.map(|net| format!(" · {net}")).unwrap_or_default();
     let title = format!(
-        "{} {} · {} · {kind} · router {}",
+        "{} {}{ipv6} · {} · {kind} · router {}",
         subnet.name, subnet.cidr, subnet.zone, subnet.gateway
     );
     let nodes = status.nodes.iter().filter(|n| n.subnet == subnet.id);
