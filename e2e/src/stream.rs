@@ -23,6 +23,15 @@ impl Stream {
     /// When it does not come up within 10 s.
     #[must_use]
     pub fn open(lab: &Lab, from: &str, to: &str, address: &str) -> Self {
+        Self::open_by(lab, from, to, address, address)
+    }
+
+    /// The same; `from` connects to another address than `to` serves on, and something leads on, as a NodePort does.
+    ///
+    /// # Panics
+    /// When it does not come up within 10 s.
+    #[must_use]
+    pub fn open_by(lab: &Lab, from: &str, to: &str, address: &str, target: &str) -> Self {
         let program = cargo_bin("vpcnet-stream");
         let program = program.to_str().unwrap_or_default();
         let mut server = lab
@@ -41,7 +50,7 @@ impl Stream {
             "the serving end in {to} did not listen on {address}"
         );
         let mut client = lab
-            .command(&["exec", from, "--", program, "connect", address])
+            .command(&["exec", from, "--", program, "connect", target])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -55,7 +64,7 @@ impl Stream {
         let first = lines.read_line(&mut line);
         assert!(
             matches!(first, Ok(n) if n > 0),
-            "{from} got no connection to {address} in {to}"
+            "{from} got no connection to {target} in {to}"
         );
         Self {
             server,

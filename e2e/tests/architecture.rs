@@ -114,7 +114,7 @@ const MUST_NOT_KNOW: &[(&str, &[&[&str]])] = &[
         ]],
     ),
     ("vpcnetd", &[&["vpcnet-lab", "quickcheck", "proptest"]]),
-    ("vpcnet", &[&["vpcnet-lab", "vpcnet-linux", "vpcnet-cloud"]]),
+    ("vpcnet", &[&["vpcnet-lab", "vpcnet-cloud"]]),
     (
         "vpcnet-bench",
         &[&[

@@ -164,8 +164,8 @@ fn kept(node: Node<'_>) -> Vec<String> {
     list.iter().map(|k| k.as_str().unwrap().to_owned()).collect()
 }
 
-fn restart(lab: &Lab, node: Node<'_>, step: &Step) {
-    let env: Vec<&str> = ENV.iter().chain(step.env).copied().collect();
+fn restart(lab: &Lab, node: Node<'_>, mode: &[&str], step: &Step) {
+    let env: Vec<&str> = ENV.iter().chain(mode).chain(step.env).copied().collect();
     node.restart_after_kill(&env, READY);
     wait_for(&format!("{:?} is in force", step.env), READY, || {
         (step.in_force)(&Shown::of(lab)).then_some(())
@@ -190,14 +190,49 @@ fn every_setting_is_changed_both_ways_under_connections_that_never_break_and_lea
         arguments: &["--nodes", "2", "--type", "m5.large"],
         env: ENV,
     });
-    let (far, node) = (Node::new(&lab, "node-1"), Node::new(&lab, NODE));
+    Node::new(&lab, NODE).wait_for_pool(27, READY);
+    toggle(&lab, &[]);
+}
+
+#[test]
+fn so_it_is_with_prefixes_and_custom_networking() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let setting = format!("VPCNET_NODE_FILE={}", file.path().display());
+    let mode = [
+        "ENABLE_PREFIX_DELEGATION=true",
+        "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=true",
+        &setting,
+    ];
+    let env: Vec<&str> = ENV.iter().chain(&mode).copied().collect();
+    let lab = Lab::up(&Options {
+        arguments: &["--subnet", "a=10.0.64.0/20,a", "--subnet", "b=10.0.80.0/20,b"],
+        env: &env,
+    });
+    let subnets: Vec<String> = ["a", "b"].iter().map(|name| subnet_id(&lab, name)).collect();
+    let config = serde_json::json!({ "eniConfig": { "name": "pods", "subnets": subnets } });
+    std::fs::write(file.path(), config.to_string()).unwrap();
+    Node::new(&lab, NODE).wait_for_pool(32, READY);
+    toggle(&lab, &mode);
+}
+
+fn subnet_id(lab: &Lab, name: &str) -> String {
+    let filter = format!("Filter.1.Value.1={name}");
+    let printed = lab.run(&["ec2", "DescribeSubnets", "Filter.1.Name=tag:Name", &filter]);
+    let (_, rest) = printed
+        .split_once("<subnetId>")
+        .unwrap_or_else(|| panic!("{printed}"));
+    rest.split_once('<').unwrap().0.to_owned()
+}
+
+/// `mode`: settings of the pool that do not change.
+fn toggle(lab: &Lab, mode: &[&str]) {
+    let (far, node) = (Node::new(lab, "node-1"), Node::new(lab, NODE));
     far.wait_until_ready(READY);
-    node.wait_for_pool(27, READY);
-    let before = Shown::of(&lab);
+    let before = Shown::of(lab);
     let primary = node.status()["primary"].as_str().unwrap().to_owned();
     let far_pod = far.must_add("far");
     let pods: Vec<String> = (0..14).map(|n| node.must_add(&format!("pod-{n}"))).collect();
-    let rules = in_node(&lab, "ip -4 rule");
+    let rules = in_node(lab, "ip -4 rule");
     let (number, address) = pods
         .iter()
         .enumerate()
@@ -206,27 +241,27 @@ fn every_setting_is_changed_both_ways_under_connections_that_never_break_and_lea
     let (pod, place) = (format!("pod-{number}"), format!("pod/pod-{number}"));
     let other = (0..14).find(|n| *n != number).unwrap();
     let mut streams = vec![
-        Stream::open(&lab, &place, "internet", &format!("{INTERNET}:7000")),
+        Stream::open(lab, &place, "internet", &format!("{INTERNET}:7000")),
         Stream::open(
-            &lab,
+            lab,
             &place,
             &format!("pod/pod-{other}"),
             &format!("{}:7000", pods[other]),
         ),
-        Stream::open(&lab, &place, "pod/far", &format!("{far_pod}:7000")),
-        Stream::open(&lab, "pod/far", &place, &format!("{address}:7001")),
+        Stream::open(lab, &place, "pod/far", &format!("{far_pod}:7000")),
+        Stream::open(lab, "pod/far", &place, &format!("{address}:7001")),
         // The peer calls the pod.
-        Stream::open(&lab, "peer", &place, &format!("{address}:7002")),
+        Stream::open(lab, "peer", &place, &format!("{address}:7002")),
     ];
     for (n, step) in STEPS.iter().enumerate() {
-        restart(&lab, node, step);
+        restart(lab, node, mode, step);
         if step.env == [SERVICES] {
-            in_node(&lab, "ip -4 rule delete to 192.0.2.7 priority 1535");
+            in_node(lab, "ip -4 rule delete to 192.0.2.7 priority 1535");
             wait_for("a rule that somebody took is back", READY, || {
-                (step.in_force)(&Shown::of(&lab)).then_some(())
+                (step.in_force)(&Shown::of(lab)).then_some(())
             });
         }
-        let (stream, seen) = open(&lab, &pod, 7100 + n);
+        let (stream, seen) = open(lab, &pod, 7100 + n);
         let wanted = if step.seen == Seen::Node {
             &primary
         } else {
@@ -236,12 +271,7 @@ fn every_setting_is_changed_both_ways_under_connections_that_never_break_and_lea
         streams.push(stream);
         println!("{:?}: kept {:?}", step.env, kept(node));
     }
-    streams.push(Stream::open(
-        &lab,
-        &place,
-        "internet",
-        &format!("{INTERNET}:7001"),
-    ));
+    streams.push(Stream::open(lab, &place, "internet", &format!("{INTERNET}:7001")));
 
     let said = wait_for("it is known who needs what of earlier settings", NO_TRACE, || {
         let said = kept(node);
@@ -268,7 +298,7 @@ fn every_setting_is_changed_both_ways_under_connections_that_never_break_and_lea
         assert!(echoes > 0);
     }
     wait_for("only what pods need is left", NO_TRACE, || {
-        let shown = Shown::of(&lab);
+        let shown = Shown::of(lab);
         let trace = shown.rules.contains("fwmark")
             || shown.table.contains("chain source_nat")
             || shown.table.contains("0x00000080");
@@ -278,12 +308,12 @@ fn every_setting_is_changed_both_ways_under_connections_that_never_break_and_lea
         node.remove(&format!("pod-{n}")).unwrap_or_else(|e| panic!("{e}"));
     }
     wait_for("no trace is left", NO_TRACE, || {
-        let trace = Shown::of(&lab).table.contains("\"eni*\"");
+        let trace = Shown::of(lab).table.contains("\"eni*\"");
         (!trace && kept(node).is_empty()).then_some(())
     });
-    restart(&lab, node, &DEFAULT);
+    restart(lab, node, mode, &DEFAULT);
     wait_for("everything is as it was", NO_TRACE, || {
-        let now = Shown::of(&lab);
+        let now = Shown::of(lab);
         ((&now.rules, &now.table) == (&before.rules, &before.table)).then_some(())
     });
 }

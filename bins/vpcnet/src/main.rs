@@ -1,11 +1,13 @@
 //! `vpcnet`: the command line. It asks the agent of this node over its introspection server and never touches the kernel
-//! or the cloud itself; `vpcnet lab` is another program. `vpcnet config` only reads what it is given.
+//! or the cloud itself, but for `vpcnet handback`, which is for nodes whose agent is gone; `vpcnet lab` is another program.
+//! `vpcnet config` only reads what it is given.
 //!
 //! Exit codes: 0 done; 1 it could not be done, the reason is on stderr, or (`config check`) the agent would not start; 2 wrong
 //! usage, or (`config check`) a file that cannot be read; 3 (`status`) the agent answers but does not serve pods yet.
 #![forbid(unsafe_code)]
 
 mod config;
+mod handback;
 mod http;
 mod lab;
 mod plan;
@@ -63,6 +65,12 @@ enum Command {
         /// A pool saved from `/v1/vpcnet/pool` instead of the live agent's; `-` reads stdin
         file: Option<PathBuf>,
     },
+    /// Remove vpcnet's packet filter from this node, once amazon-vpc-cni-k8s has its own in force again
+    ///
+    /// To be run as root in the node's network namespace, after vpcnetd was stopped and aws-node was started. Waits until all
+    /// that vpcnet's table does is done by aws-node too, and then removes the table in one transaction; connections go on. What
+    /// else vpcnet has set up is aws-node's as well and stays. May be repeated.
+    Handback(handback::Options),
     /// The agent's settings
     Config {
         #[command(subcommand)]
@@ -118,6 +126,8 @@ enum Failure {
     Ask(#[from] http::AskError),
     #[error(transparent)]
     Plan(#[from] plan::PlanError),
+    #[error(transparent)]
+    Handback(#[from] handback::HandbackError),
     #[error("the agent's answer cannot be read: {0}; is it of another version than this command?")]
     Answer(#[from] serde_json::Error),
     #[error("cannot start: {0}")]
@@ -144,6 +154,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Config {
             command: ConfigCommand::Check { file, container },
         } => config::check(file, container.as_deref()),
+        Command::Handback(options) => handback::run(&options),
         Command::Status { agent, json } => asking(async { status::run(&agent.address(), json).await }),
         Command::Plan {
             agent,

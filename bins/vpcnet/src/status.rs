@@ -57,6 +57,7 @@ fn page(status: &Value, pool: Option<&PoolView>) -> String {
     for (what, path) in [
         ("impaired", "/agent/impaired"),
         ("checkpoint", "/agent/checkpoint_error"),
+        ("not taken over", "/agent/takeover_error"),
     ] {
         if !text(path).is_empty() {
             let _ = writeln!(out, "! {what}: {}", text(path));
@@ -67,6 +68,9 @@ fn page(status: &Value, pool: Option<&PoolView>) -> String {
             out,
             "! contested: somebody keeps changing {place}, so it is put right ever more seldom; the agent's log names him"
         );
+    }
+    for what in texts(status, "/agent/taken_over") {
+        let _ = writeln!(out, "taken over from amazon-vpc-cni-k8s: {what}");
     }
     for kept in texts(status, "/agent/kept") {
         let _ = writeln!(out, "kept of earlier settings: {kept}");

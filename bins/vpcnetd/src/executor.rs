@@ -5,6 +5,7 @@ mod create;
 mod delete;
 mod facts;
 mod failure;
+pub mod tags;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

@@ -43,4 +43,5 @@ pub mod socket;
 pub mod startup;
 pub mod state;
 pub mod store;
+pub mod takeover;
 pub mod zone;

@@ -55,6 +55,8 @@ pub struct Metrics {
     pub rebuilt_owners: IntGauge,
     /// Foreign edits that were put right, by place.
     pub repairs: IntCounterVec,
+    /// What of the original's was removed from the packet filter, by kind and back end.
+    pub taken_over: IntCounterVec,
     /// Build of the agent.
     pub build: GaugeVec,
 }
@@ -191,6 +193,12 @@ impl Metrics {
                 "vpcnet_repairs_total",
                 "Foreign edits of the node's network that were put right",
                 &["place"],
+            )?,
+            taken_over: counters(
+                &r,
+                "vpcnet_taken_over_total",
+                "What of amazon-vpc-cni-k8s was removed from the packet filter at the start",
+                &["kind", "backend"],
             )?,
             build: {
                 let build = GaugeVec::new(

@@ -32,6 +32,10 @@ pub struct Published {
     pub complaints: Complaints,
     /// What is kept of earlier settings, for whom, a sentence each.
     pub kept: Vec<String>,
+    /// What of amazon-vpc-cni-k8s was taken over at the start, a sentence each.
+    pub taken_over: Vec<String>,
+    /// Why not all of it was; empty when it was.
+    pub takeover_error: String,
     /// Parts of the node's network that somebody else keeps changing, so that they are put right ever more seldom.
     pub contested: Vec<String>,
 }

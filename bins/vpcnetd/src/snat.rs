@@ -11,10 +11,11 @@ use vpcnet_linux::netlink::{NetlinkError, Socket};
 use vpcnet_linux::nft::{Ensured, NftError, Randomize, SnatConfig, SnatTable};
 
 use crate::config::{Family, HostSettings, PortChoice};
-use crate::leftovers::Leftovers;
+use crate::leftovers::{Leftovers, present_mark};
 use crate::logging::lock;
 use crate::metrics::Metrics;
 use crate::published::Publisher;
+use crate::takeover::Takeover;
 
 /// The table is not as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +24,7 @@ pub enum SnatError {
     #[error(transparent)]
     Nft(#[from] NftError),
     /// Netlink fails.
-    #[error("the links cannot be listed: {0}")]
+    #[error("the links, or what another agent left, cannot be listed: {0}")]
     Links(#[from] NetlinkError),
     /// It was renamed, or moved to another namespace.
     #[error("no link has the primary interface's MAC {0}")]
@@ -44,6 +45,7 @@ pub struct Snat {
     looked: Arc<AtomicBool>,
     publisher: Publisher,
     metrics: Arc<Metrics>,
+    takeover: Arc<Takeover>,
     source: Mutex<Option<(Ipv4Addr, String)>>,
     table: Arc<Mutex<SnatTable>>,
     /// The CIDRs in force; `None`: the table could not be written.
@@ -59,10 +61,13 @@ impl Snat {
         publisher: Publisher,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let mark = present_mark(&settings);
+        let takeover = Takeover::new(mark, publisher.clone(), Arc::clone(&metrics));
         Self {
             settings,
             leftovers,
             looked: Arc::default(),
+            takeover: Arc::new(takeover),
             publisher,
             metrics,
             source: Mutex::default(),
@@ -93,6 +98,7 @@ impl Snat {
                 tracing::info!(?ensured, cidrs = ?sorted, "SNAT table");
                 *in_force = Some(sorted);
                 self.is_well();
+                self.takeover.begin();
             }
             Err(error) => {
                 *in_force = None;
@@ -158,12 +164,13 @@ impl Snat {
         let table = Arc::clone(&self.table);
         let leftovers = Arc::clone(&self.leftovers);
         let looked = Arc::clone(&self.looked);
+        let takeover = Arc::clone(&self.takeover);
         // It runs a program and waits for it.
         tokio::task::spawn_blocking(move || {
             config.primary_link = link_name(&mac)?;
             let mut table = lock(&table);
             if !looked.load(Ordering::Relaxed) {
-                if !config.translates() && table.has_translation()? {
+                if !config.translates() && (table.has_translation()? || takeover.original_translates()?) {
                     leftovers.found_translation();
                 }
                 looked.store(true, Ordering::Relaxed);

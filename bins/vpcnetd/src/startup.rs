@@ -116,7 +116,7 @@ impl Surroundings {
     }
 
     /// Tags of the original, so that its scoped-down IAM policies and its clean-up apply to what is made here.
-    fn tags(&self, machine: &Machine) -> BTreeMap<String, String> {
+    pub(crate) fn tags(&self, machine: &Machine) -> BTreeMap<String, String> {
         let cloud = &self.config.cloud;
         let mut tags = cloud.tags.clone();
         tags.insert(crate::executor::INSTANCE_TAG.into(), machine.instance_id.clone());

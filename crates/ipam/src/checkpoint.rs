@@ -75,14 +75,15 @@ struct File {
     writer: Option<String>,
 }
 
+// A null is what the field has without it: so does the original read it.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Entry {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     network_name: String,
-    #[serde(default, rename = "containerID")]
+    #[serde(default, rename = "containerID", deserialize_with = "null_as_default")]
     container_id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     if_name: String,
     #[serde(
         default,
@@ -96,20 +97,43 @@ struct Entry {
         deserialize_with = "empty_as_none"
     )]
     ipv6: Option<Ipv6Addr>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     allocation_timestamp: i64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     metadata: Metadata,
 }
 
 #[derive(Default, Serialize, Deserialize)]
 struct Metadata {
-    #[serde(default, rename = "k8sPodNamespace", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        rename = "k8sPodNamespace",
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_as_default"
+    )]
     namespace: String,
-    #[serde(default, rename = "k8sPodName", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        rename = "k8sPodName",
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_as_default"
+    )]
     name: String,
-    #[serde(default, rename = "interfacesCount", skip_serializing_if = "is_zero")]
+    #[serde(
+        default,
+        rename = "interfacesCount",
+        skip_serializing_if = "is_zero",
+        deserialize_with = "null_as_default"
+    )]
     interfaces: u32,
+}
+
+fn null_as_default<'de, D, T>(d: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(d)?.unwrap_or_default())
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature

@@ -1,15 +1,17 @@
 //! The connections that the kernel tracks, as far as telling takes what they still need of the node: ends, mark, translation.
 //!
-//! One dump of ctnetlink, filtered by the kernel; nothing is changed.
+//! One dump of ctnetlink, filtered by the kernel. What can be changed is a connection's mark.
 
 use std::net::Ipv4Addr;
 
 use netlink_packet_core::Emitable;
 
-use crate::netlink::{NetlinkError, Socket, parse};
+use crate::netlink::{Errno, NetlinkError, Socket, parse};
 
 /// `NFNL_SUBSYS_CTNETLINK` in the upper byte, `IPCTNL_MSG_CT_GET` in the lower.
 const GET: u16 = 1 << 8 | 1;
+/// The same with `IPCTNL_MSG_CT_NEW`, which changes what is there unless it is told to create.
+const CHANGE: u16 = 1 << 8;
 /// Length of `struct nfgenmsg`.
 const HEADER: usize = 4;
 /// `NFPROTO_IPV4`.
@@ -105,6 +107,83 @@ impl Conntrack {
         };
         let all = self.0.dump(GET, &Question(filter), "list connections", one)?;
         Ok(all.len())
+    }
+
+    /// Sets these bits in the marks of the connections that the filter takes and that are `wanted`; says of how many. One that
+    /// has ended meanwhile is passed over.
+    ///
+    /// # Errors
+    /// As [`Self::count`], or a change was refused; some may have been made.
+    pub fn mark(
+        &mut self,
+        filter: Filter,
+        wanted: impl Fn(&Connection) -> bool,
+        bits: u32,
+    ) -> Result<usize, NetlinkError> {
+        let one = |body: &[u8]| {
+            let connection = read(body)?;
+            let taken = filter.takes(&connection) && wanted(&connection);
+            taken.then(|| Marking::of(body, bits)).flatten()
+        };
+        let all = self.0.dump(GET, &Question(filter), "list connections", one)?;
+        let mut marked = 0;
+        for marking in &all {
+            let what = || "set the mark of a connection".to_owned();
+            match self.0.query(CHANGE, marking, what, |_| {}) {
+                Ok(()) => marked += 1,
+                Err(error) if error.errno() == Some(Errno::NOENT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(marked)
+    }
+}
+
+/// Which connection gets which bits.
+struct Marking {
+    /// `CTA_TUPLE_ORIG` as the kernel wrote it, ports and all.
+    tuple: Vec<u8>,
+    bits: u32,
+}
+
+impl Marking {
+    fn of(body: &[u8], bits: u32) -> Option<Self> {
+        let tuple = parse::attributes(body, HEADER).find(|(kind, _)| *kind == TUPLE_ORIGINAL)?;
+        Some(Self {
+            tuple: tuple.1.to_vec(),
+            bits,
+        })
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        const NESTED: u16 = 0x8000;
+        let mut out = vec![IPV4, 0, 0, 0];
+        let bits = self.bits.to_be_bytes();
+        for (kind, value) in [
+            (TUPLE_ORIGINAL | NESTED, self.tuple.as_slice()),
+            (MARK, &bits),
+            (MARK_MASK, &bits),
+        ] {
+            // A tuple is some 50 bytes long.
+            let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
+            out.extend_from_slice(&length.to_ne_bytes());
+            out.extend_from_slice(&kind.to_ne_bytes());
+            out.extend_from_slice(value);
+            out.resize(out.len().next_multiple_of(4), 0);
+        }
+        out
+    }
+}
+
+impl Emitable for Marking {
+    fn buffer_len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    fn emit(&self, buffer: &mut [u8]) {
+        for (to, from) in buffer.iter_mut().zip(self.bytes()) {
+            *to = from;
+        }
     }
 }
 

@@ -16,20 +16,30 @@
 //! | [`observe`] | what the kernel shows of pods, to rebuild their owners from |
 //! | [`watch`] | links, routes and rules coming and going |
 //! | `nft` | the SNAT and mark table (feature `nft`) |
+//! | `original` | what amazon-vpc-cni-k8s leaves in the packet filter, and taking it away (feature `nft`) |
+//! | `handback` | taking our table away once the original's rules are in force (feature `nft`) |
 //! | [`sysctl`] | `/proc/sys` |
 
 #![deny(unsafe_code)] // but for one ioctl in `netns`
 
 pub mod conntrack;
 pub mod earlier;
+#[cfg(feature = "nft")]
+pub mod handback;
 pub mod host;
 mod mac;
 pub mod netlink;
 pub mod netns;
 #[cfg(feature = "nft")]
+mod nfnetlink;
+#[cfg(feature = "nft")]
 pub mod nft;
 pub mod observe;
+#[cfg(feature = "nft")]
+pub mod original;
 pub mod pod;
+#[cfg(feature = "nft")]
+mod run;
 pub mod sysctl;
 pub mod watch;
 

@@ -6,13 +6,15 @@ use ipnet::Ipv4Net;
 use vpcnet_cloud::AddressRequest;
 use vpcnet_ipam::{CardIndex, DeviceIndex, EniId, InterfaceFacts, Outcome, SubnetId};
 
+use super::tags::or_tag;
 use super::{Cloud, Failure, facts_of};
 
 pub(super) async fn assign(cloud: &Cloud, eni: &EniId, count: u32) -> Result<Outcome, Failure> {
-    let given = cloud
-        .ec2
-        .assign_private_ip_addresses(&eni.0, AddressRequest::Addresses(count))
-        .await?;
+    let wish = || {
+        let amount = AddressRequest::Addresses(count);
+        cloud.ec2.assign_private_ip_addresses(&eni.0, amount)
+    };
+    let given = or_tag(cloud, eni, wish).await?;
     Ok(Outcome::Assigned {
         addresses: given.addresses,
         prefixes: given.prefixes,
@@ -20,10 +22,11 @@ pub(super) async fn assign(cloud: &Cloud, eni: &EniId, count: u32) -> Result<Out
 }
 
 pub(super) async fn assign_prefixes(cloud: &Cloud, eni: &EniId, count: u32) -> Result<Outcome, Failure> {
-    let given = cloud
-        .ec2
-        .assign_private_ip_addresses(&eni.0, AddressRequest::Prefixes(count))
-        .await?;
+    let wish = || {
+        let amount = AddressRequest::Prefixes(count);
+        cloud.ec2.assign_private_ip_addresses(&eni.0, amount)
+    };
+    let given = or_tag(cloud, eni, wish).await?;
     Ok(Outcome::Assigned {
         addresses: given.addresses,
         prefixes: given.prefixes,
@@ -31,7 +34,7 @@ pub(super) async fn assign_prefixes(cloud: &Cloud, eni: &EniId, count: u32) -> R
 }
 
 pub(super) async fn assign_ipv6_prefix(cloud: &Cloud, eni: &EniId) -> Result<Outcome, Failure> {
-    let given = cloud.ec2.assign_ipv6_addresses(&eni.0, 0, 1).await?;
+    let given = or_tag(cloud, eni, || cloud.ec2.assign_ipv6_addresses(&eni.0, 0, 1)).await?;
     Ok(Outcome::AssignedIpv6 {
         prefixes: given.prefixes,
     })
@@ -43,10 +46,12 @@ pub(super) async fn release(
     addresses: &[Ipv4Addr],
     prefixes: &[Ipv4Net],
 ) -> Result<Outcome, Failure> {
-    cloud
-        .ec2
-        .unassign_private_ip_addresses(&eni.0, addresses, prefixes)
-        .await?;
+    let wish = || {
+        cloud
+            .ec2
+            .unassign_private_ip_addresses(&eni.0, addresses, prefixes)
+    };
+    or_tag(cloud, eni, wish).await?;
     Ok(Outcome::Gone)
 }
 

@@ -32,6 +32,8 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
                 "impaired": published.impaired,
                 "contested": published.contested,
                 "kept": published.kept,
+                "taken_over": published.taken_over,
+                "takeover_error": published.takeover_error,
                 "callers": view.callers,
                 "checkpoint": config.checkpoint,
                 "checkpoint_error": view.checkpoint_error,

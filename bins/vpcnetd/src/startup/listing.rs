@@ -6,14 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
-use vpcnet_cloud::{Ec2, Ec2Error, Filter, ImdsError, ImdsInterface, NetworkInterface};
+use vpcnet_cloud::{Ec2, Ec2Error, Filter, ImdsError, ImdsInterface, NetworkInterface, Tag};
 use vpcnet_ipam::{
     CardIndex, Checkpoint, DeviceIndex, EniId, Event, Evidence, InterfaceFacts, InterfaceKind,
     KernelEvidence, SubnetId, route_table,
 };
 
 use super::Surroundings;
-use crate::executor::{self, Cloud, kind_of, manages};
+use crate::executor::{self, Cloud, Ownership, kind_of, manages};
 use crate::state::Machine;
 
 /// First and longest pause between attempts to list.
@@ -159,6 +159,9 @@ async fn by_ec2(
     });
     let cidrs = cidrs(ec2, listed, &attached).await?;
     let ownership = around.ownership(machine);
+    if around.config.pool.provisioning {
+        tag(around, ec2, machine, &ownership, &attached);
+    }
     let mut all: Vec<Seen> = attached
         .iter()
         .filter_map(|eni| {
@@ -187,6 +190,37 @@ async fn by_ec2(
         of_imds(seen, managed, kind_of(&eni.interface_type))
     }));
     Ok(all)
+}
+
+/// Gives what is managed the tags it lacks, while the start goes on.
+fn tag(
+    around: &Surroundings,
+    ec2: &Ec2,
+    machine: &Machine,
+    ownership: &Ownership,
+    attached: &[NetworkInterface],
+) {
+    let wanted = around.tags(machine);
+    let ours = attached
+        .iter()
+        .filter(|eni| kind_of(&eni.interface_type) != InterfaceKind::Trunk)
+        .filter(|eni| manages(ownership, eni, is_primary(eni)));
+    let lacking: Vec<(String, Vec<Tag>)> = ours
+        .map(|eni| (eni.id.clone(), executor::tags::missing(&wanted, eni)))
+        .filter(|(_, missing)| !missing.is_empty())
+        .collect();
+    let ec2 = ec2.clone();
+    tokio::spawn(async move {
+        for (eni, tags) in lacking {
+            executor::tags::add(&ec2, &eni, &tags).await;
+        }
+    });
+}
+
+fn is_primary(eni: &NetworkInterface) -> bool {
+    eni.attachment.as_ref().is_some_and(|place| {
+        place.network_card_index.unwrap_or_default() == 0 && place.device_index == Some(0)
+    })
 }
 
 /// The CIDRs of the interfaces' subnets: IMDS tells those of the interfaces it lists.

@@ -57,6 +57,59 @@ fn files_of_older_agents_are_read() {
 }
 
 #[test]
+fn a_null_is_what_a_field_has_without_it() {
+    let text = br#"{"version":"vpc-cni-ipam/1","allocations":[
+        {"networkName":"aws-cni","containerID":"c","ifName":"eth0","ipv4":"10.0.0.9","ipv6":null,"allocationTimestamp":null,"metadata":null},
+        {"networkName":"aws-cni","containerID":"d","ifName":"eth0","ipv4":null,"ipv6":"2001:db8::9",
+         "metadata":{"k8sPodNamespace":null,"k8sPodName":null,"interfacesCount":null}}]}"#;
+    let read = Checkpoint::parse(text).unwrap();
+    let addresses: Vec<String> = read.allocations.iter().map(|a| a.address.to_string()).collect();
+    assert_eq!(addresses, ["10.0.0.9", "2001:db8::9"]);
+    let unnamed = PodMeta {
+        interfaces: 1,
+        ..PodMeta::default()
+    };
+    assert!(
+        read.allocations
+            .iter()
+            .all(|a| a.meta == unnamed && a.allocated_ns == 0)
+    );
+}
+
+/// What the original's decoder takes into fields of its own, with the types they have there; it passes everything else over.
+#[test]
+fn the_original_reads_of_a_file_of_ours_what_it_would_have_written() {
+    let mut rig = Rig::settled(M5_LARGE, Targets::default());
+    rig.add_all(1..=3);
+    let ours: serde_json::Value = serde_json::from_slice(&rig.pool.checkpoint().to_json()).unwrap();
+    let mut unknown = Vec::new();
+    for (field, value) in ours.as_object().unwrap() {
+        match field.as_str() {
+            "version" => assert_eq!(value, "vpc-cni-ipam/1"),
+            "allocations" => assert_eq!(value.as_array().unwrap().len(), 3),
+            other => unknown.push(other.to_owned()),
+        }
+    }
+    assert_eq!(unknown, ["writer"], "which it drops when it writes");
+    for entry in ours["allocations"].as_array().unwrap() {
+        for (field, value) in entry.as_object().unwrap() {
+            match field.as_str() {
+                "networkName" | "containerID" | "ifName" => assert!(value.is_string()),
+                "ipv4" => assert!(value.as_str().unwrap().parse::<std::net::Ipv4Addr>().is_ok()),
+                "allocationTimestamp" => assert!(value.is_i64()),
+                "metadata" => {
+                    let names = [&value["k8sPodNamespace"], &value["k8sPodName"]];
+                    assert!(names.iter().all(|name| name.is_string()));
+                    assert_eq!(value["interfacesCount"], 1);
+                    assert_eq!(value.as_object().unwrap().len(), 3);
+                }
+                other => panic!("a field that no release has: {other}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn an_address_with_two_owners_in_the_file_is_an_error_that_names_it() {
     let entry =
         |id: &str| format!(r#"{{"networkName":"n","containerID":"{id}","ifName":"eth0","ipv4":"10.0.0.9"}}"#);

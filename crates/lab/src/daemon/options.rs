@@ -151,7 +151,7 @@ impl Options {
     }
 }
 
-/// `NAME=CIDR,ZONE` and tags.
+/// `NAME=CIDR,ZONE` and tags; its way to the internet is the NAT gateway.
 fn subnet(text: &str) -> Result<SubnetConfig, LabError> {
     let usage = |what: &str| {
         LabError::Usage(format!(
@@ -174,7 +174,8 @@ fn subnet(text: &str) -> Result<SubnetConfig, LabError> {
         cidr,
         ipv6: None,
         zone,
-        route: SubnetRoute::Public,
+        // Only nodes have public addresses.
+        route: SubnetRoute::Private,
         tags: tags.map_err(|_| usage("a tag has no '='"))?,
         reservations: Vec::new(),
     })

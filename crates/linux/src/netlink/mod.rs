@@ -15,6 +15,8 @@ pub(crate) mod parse;
 mod query;
 mod request;
 mod socket;
+#[cfg(feature = "nft")]
+mod transaction;
 
 pub use error::{Errno, NetlinkError, Refusal};
 pub use model::{Address, Device, Link, MAIN, Neighbour, PROTO_BOOT, PROTO_KERNEL, Route, Rule, Scope};

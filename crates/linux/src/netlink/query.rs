@@ -178,7 +178,7 @@ impl Socket {
     }
 
     /// One question with at most one data message as its answer.
-    fn query(
+    pub(crate) fn query(
         &mut self,
         kind: u16,
         body: &impl Emitable,

@@ -32,6 +32,7 @@ use crate::earlier::Earlier;
 
 pub use program::NftError;
 use program::Program;
+pub(crate) use rules::{RESTORE_MARK, SOURCE_NAT};
 pub use watch::{Culprit, TableWatch, Touched};
 
 /// The table's name, in family `ip`.

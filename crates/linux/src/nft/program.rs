@@ -1,17 +1,12 @@
-//! Running `nft -j`: with what it says on stderr, and never for ever.
+//! Running `nft -j`.
 
-use std::ffi::{OsStr, OsString};
-use std::io::{self, Read, Write};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::ffi::OsString;
+use std::io;
 
 use nftables::schema::Nftables;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 
-/// A transaction takes 9–13 ms; a machine on which it takes this long is stuck.
-const LIMIT: Duration = Duration::from_secs(20);
+use crate::run::{self, Failure, Output};
 
 /// The table could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -117,79 +112,17 @@ impl Program {
         action: &str,
         input: &[u8],
     ) -> Result<Output, NftError> {
-        let fail = |source| NftError::Run {
-            program: self.0.clone(),
-            source,
-        };
-        let mut child = start(&self.0, arguments).map_err(fail)?;
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        std::thread::scope(|scope| {
-            // Each pipe by its own thread: none can fill up while another is waited for. They end with the child.
-            scope.spawn(move || stdin.map(|mut pipe| pipe.write_all(input)));
-            let out = scope.spawn(move || read(stdout));
-            let err = scope.spawn(move || read(stderr));
-            let in_time = ends_in_time(&child);
-            if !matches!(in_time, Ok(true)) {
-                // Ended already, if this fails.
-                let _ = child.kill();
-            }
-            let status = child.wait().map_err(fail)?;
-            if !in_time.map_err(fail)? {
-                let seconds = LIMIT.as_secs();
-                return Err(NftError::Stuck {
-                    program: self.0.clone(),
-                    action: action.to_owned(),
-                    seconds,
-                });
-            }
-            let stderr = String::from_utf8_lossy(&err.join().unwrap_or_default())
-                .trim()
-                .to_owned();
-            Ok(Output {
-                ok: status.success(),
-                stdout: out.join().unwrap_or_default(),
-                stderr,
-            })
+        run::run(&self.0, arguments, input).map_err(|failure| match failure {
+            Failure::Run(source) => NftError::Run {
+                program: self.0.clone(),
+                source,
+            },
+            Failure::Stuck => NftError::Stuck {
+                program: self.0.clone(),
+                action: action.to_owned(),
+                seconds: run::LIMIT.as_secs(),
+            },
         })
-    }
-}
-
-struct Output {
-    ok: bool,
-    stdout: Vec<u8>,
-    stderr: String,
-}
-
-fn start<const N: usize>(program: &OsStr, arguments: [&str; N]) -> io::Result<Child> {
-    Command::new(program)
-        .args(arguments)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-}
-
-fn read(pipe: Option<impl Read>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    if let Some(mut pipe) = pipe {
-        // What came before a failure is still worth showing.
-        let _ = pipe.read_to_end(&mut bytes);
-    }
-    bytes
-}
-
-fn ends_in_time(child: &Child) -> io::Result<bool> {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let descriptor = pidfd_open(pid, PidfdFlags::empty())?;
-    let limit = Timespec::try_from(LIMIT).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    loop {
-        match poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&limit)) {
-            Ok(ready) => return Ok(ready > 0),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
     }
 }
 

@@ -18,9 +18,9 @@ use serde_json::Value;
 use super::{NftError, Randomize, SnatConfig, TABLE};
 
 const EXEMPT: &str = "exempt";
-const RESTORE_MARK: &str = "restore_mark";
+pub(crate) const RESTORE_MARK: &str = "restore_mark";
 const SET_MARK: &str = "set_mark";
-const SOURCE_NAT: &str = "source_nat";
+pub(crate) const SOURCE_NAT: &str = "source_nat";
 
 /// Refuses what would make a harmful table.
 pub(super) fn validate(config: &SnatConfig) -> Result<(), NftError> {
