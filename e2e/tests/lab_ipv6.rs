@@ -138,7 +138,10 @@ fn lost_files_are_rebuilt_from_the_kernel_while_pods_run() {
         !before.contains(&node.must_add("new")),
         "an address was given twice"
     );
-    assert_eq!(node.ec2_calls(), ["AssignIpv6Addresses"], "IMDS knows the prefix");
+    // EC2 may be asked what there is, where IMDS does not show the prefix yet; it is not asked for another one.
+    let asked = node.ec2_calls();
+    let assigned = asked.iter().filter(|call| *call == "AssignIpv6Addresses");
+    assert_eq!(assigned.count(), 1, "{asked:?}");
     all_packets_go_right(&lab);
 }
 
