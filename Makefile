@@ -27,6 +27,10 @@ test: ## every test there is, those with the lab and the built binaries too (roo
 unit-test: ## the tests that need no root, no lab and no release build
 	@scripts/unit-test
 
+.PHONY: fuzz
+fuzz: ## everything that comes from outside, fuzzed and guided by coverage, VPCNET_FUZZ_SECONDS (60) for each target
+	@scripts/fuzz
+
 .PHONY: bench
 bench: ## latency, memory, sizes and the burst, beside ptp and a floor program; writes target/bench/report.json (root)
 	@scripts/bench

@@ -12,7 +12,14 @@ use crate::report;
 
 /// 8 interfaces of 30 addresses: 232 for pods.
 const TYPE: &str = "m5.4xlarge";
-const BINARIES: [&str; 5] = ["aws-cni", "vpcnetd", "vpcnet", "vpcnet-lab", "vpcnet-floor"];
+const BINARIES: [&str; 6] = [
+    "aws-cni",
+    "egress-cni",
+    "vpcnetd",
+    "vpcnet",
+    "vpcnet-lab",
+    "vpcnet-floor",
+];
 
 pub(crate) fn run(arguments: &Arguments) -> io::Result<()> {
     let bin = arguments.bin.canonicalize().map_err(|e| {

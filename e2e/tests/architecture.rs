@@ -113,6 +113,37 @@ const MUST_NOT_KNOW: &[(&str, &[&[&str]])] = &[
             "vpcnet-lab",
         ]],
     ),
+    // The chained one asks nobody: it must not wait for the agent, and carries no gRPC.
+    (
+        "egress-cni",
+        &[&[
+            "tokio",
+            "tonic",
+            "hyper",
+            "rustls",
+            "ring",
+            "nftables",
+            "clap",
+            "vpcnet-ipam",
+            "vpcnet-rpc",
+            "vpcnet-cloud",
+            "vpcnet-lab",
+        ]],
+    ),
+    (
+        "vpcnet-plugin",
+        &[&[
+            "tokio",
+            "tonic",
+            "rustix",
+            "netlink-sys",
+            "vpcnet-ipam",
+            "vpcnet-linux",
+            "vpcnet-rpc",
+            "vpcnet-cloud",
+            "vpcnet-lab",
+        ]],
+    ),
     ("vpcnetd", &[&["vpcnet-lab", "quickcheck", "proptest"]]),
     ("vpcnet", &[&["vpcnet-lab", "vpcnet-cloud"]]),
     (
@@ -137,6 +168,10 @@ const MUST_NOT_KNOW: &[(&str, &[&[&str]])] = &[
             "netlink-packet-route",
             "netlink-sys",
         ]],
+    ),
+    (
+        "vpcnet-fuzz",
+        &[&["vpcnet-linux", "vpcnet-rpc", "vpcnet-lab", "tonic", "axum"]],
     ),
     (
         "vpcnet-e2e",
@@ -188,11 +223,13 @@ fn nobody_depends_on_a_binary_the_benchmark_or_these_tests() {
         for dependency in &package.dependencies {
             let leaf = [
                 "aws-cni",
+                "egress-cni",
                 "vpcnetd",
                 "vpcnet",
                 "vpcnet-bench",
                 "vpcnet-floor",
                 "vpcnet-e2e",
+                "vpcnet-fuzz",
             ];
             assert!(
                 !leaf.contains(&dependency.as_str()),

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use vpcnet_e2e::{Lab, Node, Options, binary, wait_for};
 
 const READY: Duration = Duration::from_secs(60);
+/// Of what somebody takes of the node's network; ten times what is promised.
+const PUT_RIGHT: Duration = Duration::from_secs(1);
 
 #[test]
 fn cnitool_drives_each_version_through_the_verbs_it_defines() {
@@ -146,6 +148,94 @@ fn status_and_add_say_that_the_agent_is_away_and_del_goes_on() {
     runner.must("del", &pod);
 }
 
+#[test]
+fn the_egress_plugin_is_driven_behind_it_and_leaves_nothing() {
+    let lab = up();
+    let node = Node::new(&lab, "node-1");
+    lab.run(&[
+        "exec",
+        "node-1",
+        "--",
+        "ip",
+        "addr",
+        "add",
+        "2001:db8:1::10/64",
+        "dev",
+        "eth0",
+        "nodad",
+    ]);
+    for (version, network) in [("0.4.0", "egress-old"), ("1.1.0", "egress")] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let files = directory.path().join("ipam");
+        let egress = json!({
+            "type": "egress-cni", "enabled": "true", "mtu": "9001", "nodeIP": "2001:db8:1::10", "randomizeSNAT": "prng",
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": "fd00::ac:00/118"}]], "routes": [{"dst": "::/0"}], "dataDir": files},
+            "pluginLogFile": "stderr", "cni.dev/valid-attachments": [],
+        });
+        let first = json!({"type": "aws-cni", "vethPrefix": "eni", "mtu": "9001", "pluginLogFile": "stderr",
+                           "cni.dev/valid-attachments": []});
+        std::fs::create_dir(directory.path().join("lib")).expect("a directory for the cache");
+        let runner = Cnitool::of(&lab, version, network, directory, &[first, egress]);
+        let given = || -> usize {
+            let names = std::fs::read_dir(files.join(network)).expect("the plugin's files");
+            names
+                .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<std::net::IpAddr>().ok())
+                .count()
+        };
+        let pod = Namespace::new();
+        let owned = assigned(node);
+        let result: Value = serde_json::from_str(&runner.must("add", &pod)).expect("ADD prints a result");
+        let names: Vec<&str> = result["interfaces"]
+            .as_array()
+            .expect("interfaces")
+            .iter()
+            .filter_map(|i| i["name"].as_str())
+            .collect();
+        assert_eq!(
+            (names.len(), names[1], names[4]),
+            (5, "eth0", "v6if0"),
+            "{result}"
+        );
+        assert_eq!(result["ips"].as_array().map(Vec::len), Some(1), "{result}");
+        assert_eq!((assigned(node), given()), (owned + 1, 1));
+        runner.must("check", &pod);
+        // What somebody takes of the node's part, the agent puts back.
+        for harm in [
+            "nft flush ruleset",
+            "nft flush chain ip6 vpcnet_egress source_nat",
+        ] {
+            lab.run(&["exec", "node-1", "--", "bash", "-c", harm]);
+            wait_for(
+                &format!("after {harm:?} the pod's egress is as before"),
+                PUT_RIGHT,
+                || runner.run("check", &pod).ok(),
+            );
+        }
+        pod.run(&["ip", "-6", "route", "del", "default"]);
+        let said = runner
+            .run("check", &pod)
+            .expect_err("CHECK of a pod without its IPv6 route");
+        assert!(said.contains("route default"), "{said}");
+        runner.must("del", &pod);
+        runner.must("del", &pod);
+        assert_eq!((assigned(node), given()), (owned, 0), "{version}: after del");
+        if version == "1.1.0" {
+            let pod = Namespace::new();
+            runner.must("status", &pod);
+            runner.must("add", &pod);
+            runner.forget();
+            runner.must("gc", &pod);
+            assert_eq!(
+                (assigned(node), given()),
+                (owned, 0),
+                "what the runtime forgot is freed by both plugins"
+            );
+        }
+        let tables = lab.run(&["exec", "node-1", "--", "nft", "list", "tables"]);
+        assert!(!tables.contains("vpcnet_egress"), "{tables}");
+    }
+}
+
 fn up() -> Lab {
     let lab = Lab::up(&Options {
         arguments: &["--nodes", "1", "--type", "m5.large"],
@@ -183,7 +273,17 @@ impl<'a> Cnitool<'a> {
         if let (Some(plugin), Value::Object(more)) = (plugin.as_object_mut(), more) {
             plugin.extend(more);
         }
-        let list = json!({"cniVersion": version, "name": network, "plugins": [plugin]});
+        Self::of(lab, version, network, directory, &[plugin])
+    }
+
+    fn of(
+        lab: &'a Lab,
+        version: &str,
+        network: &str,
+        directory: tempfile::TempDir,
+        plugins: &[Value],
+    ) -> Self {
+        let list = json!({"cniVersion": version, "name": network, "plugins": plugins});
         std::fs::write(directory.path().join("10-net.conflist"), list.to_string())
             .expect("the configuration is written");
         Self {

@@ -10,13 +10,13 @@ use vpcnet_linux::Mac;
 use vpcnet_linux::netlink::{Device, Errno, MAIN, Request, Socket};
 use vpcnet_linux::netns::Netns;
 use vpcnet_linux::pod::{self, Gone, PodError, PodInterface, is_main};
+use vpcnet_plugin::Log;
 use vpcnet_rpc::pb::{AddNetworkReply, IpAllocationMetadata};
 use vpcnet_rpc::{REASON_SETUP_FAILED, UNKNOWN_POD};
 
 use crate::agent::Agent;
 use crate::call::Call;
 use crate::failure::{CallError, Failure};
-use crate::log::Log;
 use crate::names;
 use crate::npa::Npa;
 

@@ -1,6 +1,7 @@
 //! The runtime's input, checked as a whole before anything is done.
 
 use vpcnet_cni::{Args, Env, NetConf, Verb};
+use vpcnet_plugin::Log;
 
 use crate::failure::Failure;
 use crate::settings::Settings;
@@ -44,5 +45,16 @@ impl Call {
             args,
             settings,
         })
+    }
+
+    /// The configured log, told first what of the configuration was passed over.
+    pub(crate) fn log(&self) -> Log {
+        let pod = format!("{}/{}", self.args.pod_namespace, self.args.pod_name);
+        let to = self.settings.log_to.clone();
+        let log = Log::new(to, self.settings.log_level, self.env.container_id.clone(), pod);
+        if let Some(note) = self.settings.mtu_note.clone() {
+            log.warn(|| note);
+        }
+        log
     }
 }

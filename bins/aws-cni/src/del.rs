@@ -15,13 +15,13 @@ use std::net::IpAddr;
 use vpcnet_linux::netlink::Socket;
 use vpcnet_linux::netns::Netns;
 use vpcnet_linux::pod::{self, Gone};
+use vpcnet_plugin::Log;
 use vpcnet_rpc::pb::{DelNetworkReply, IpAllocationMetadata};
 use vpcnet_rpc::{REASON_POD_DELETED, UNKNOWN_POD};
 
 use crate::agent::Agent;
 use crate::call::Call;
 use crate::failure::{CallError, Failure};
-use crate::log::Log;
 use crate::names;
 use crate::npa::Npa;
 use crate::recorded::{self, Recorded};

@@ -3,12 +3,12 @@
 
 use vpcnet_linux::netlink::Socket;
 use vpcnet_linux::pod::{self, Gone};
+use vpcnet_plugin::Log;
 use vpcnet_rpc::node::{Attachment, Owner};
 
 use crate::agent::Agent;
 use crate::call::Call;
 use crate::failure::Failure;
-use crate::log::Log;
 use crate::names;
 
 /// Serves GC.

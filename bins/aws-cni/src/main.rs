@@ -18,7 +18,6 @@
 //! | [`names`] | host veths and the entries of the result |
 //! | [`recorded`] | what an earlier ADD's result says |
 //! | [`failure`] | everything that can go wrong, with its code and words |
-//! | [`log`] | the log file |
 #![forbid(unsafe_code)]
 
 mod add;
@@ -29,41 +28,33 @@ mod del;
 mod failure;
 mod gc;
 mod grpc;
-mod log;
 mod names;
 mod npa;
 mod recorded;
 mod settings;
 mod status;
 
-use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use serde_json::Value;
-use vpcnet_cni::{Code, ErrorObject, NetConf, SpecVersion, Verb, version_answer};
+use vpcnet_cni::{ErrorObject, NetConf, SpecVersion, Verb, version_answer};
+use vpcnet_plugin::print;
 
 use crate::call::Call;
 use crate::failure::Failure;
-use crate::log::Log;
 
 /// musl's maps memory for each size of object apart, a dozen system calls and page faults in a process that needs 20 KiB.
 /// This one maps 64 KiB once.
 #[global_allocator]
 static MEMORY: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
-/// More than any configuration; a runtime that sends on and on must not fill the node's memory.
-const LONGEST_STDIN: u64 = 16 << 20;
-
 fn main() -> ExitCode {
     let command = std::env::var_os("CNI_COMMAND").unwrap_or_default();
     if command.is_empty() {
-        return about();
+        return vpcnet_plugin::about("aws-cni", env!("CARGO_PKG_VERSION"));
     }
     let mut stdin = Vec::new();
-    let read = std::io::stdin()
-        .lock()
-        .take(LONGEST_STDIN)
-        .read_to_end(&mut stdin);
+    let read = vpcnet_plugin::read_stdin(&mut stdin);
     if command == Verb::Version.as_str() {
         return print(&version_answer(&stdin), ExitCode::SUCCESS);
     }
@@ -87,7 +78,7 @@ fn main() -> ExitCode {
 /// One call, from the checked input to the answer; none for verbs that answer nothing.
 fn serve(stdin: &[u8]) -> Result<Option<Value>, Failure> {
     let call = Call::read(stdin, |name| std::env::var(name).ok())?;
-    let log = Log::of(&call);
+    let log = call.log();
     let outcome = match call.env.verb {
         Verb::Add => add::add(&call, &log).map(Some),
         Verb::Del => del::del(&call, &log).map(|()| None),
@@ -111,28 +102,4 @@ fn error_object(version: SpecVersion, failure: &Failure) -> Value {
         details: failure.details(),
     };
     object.to_json()
-}
-
-/// The answer goes out in one write, so that no reader sees half of it.
-fn print(answer: &Value, code: ExitCode) -> ExitCode {
-    let mut text = answer.to_string();
-    text.push('\n');
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Ok(()) => code,
-        // Nobody reads the answer: the status is all that is left to tell it.
-        Err(_) => ExitCode::from(u8::try_from(Code::IO_FAILURE.0).unwrap_or(1)),
-    }
-}
-
-/// Started by hand, without a verb.
-fn about() -> ExitCode {
-    let versions = SpecVersion::ALL.map(SpecVersion::as_str).join(", ");
-    let text = format!(
-        "vpcnet CNI plugin aws-cni {}\nCNI protocol versions supported: {versions}\n",
-        env!("CARGO_PKG_VERSION")
-    );
-    match std::io::stderr().lock().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
 }

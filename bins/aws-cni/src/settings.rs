@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use vpcnet_cni::{NetConf, Object};
+use vpcnet_plugin::{Level, LogTo};
 
 use crate::failure::Failure;
 
@@ -17,22 +18,6 @@ const LEAST_MTU: u32 = 576;
 const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 const NIC_CONFIG: &str = "k8s.amazonaws.com/nicConfig";
 const MULTI_NIC: &str = "multi-nic-attachment";
-
-/// How much is logged.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Level {
-    Debug,
-    Info,
-    Warn,
-    Error,
-}
-
-/// Where the log goes.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum LogTo {
-    Stderr,
-    File(PathBuf),
-}
 
 /// The plugin's own keys.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -70,21 +55,8 @@ impl Settings {
         let (mtu, mtu_note) = mtu(text("mtu")?);
         // Only branch interfaces would use it, but a wrong type is told now rather than then.
         text("podSGEnforcingMode")?;
-        let log_to = match text("pluginLogFile")?.unwrap_or_default() {
-            // Not stdout, even when asked: the result goes there, and a runtime could not read it among log lines.
-            "" | "stderr" | "stdout" => LogTo::Stderr,
-            path => LogTo::File(PathBuf::from(path)),
-        };
-        let log_level = match text("pluginLogLevel")?
-            .unwrap_or_default()
-            .to_ascii_lowercase()
-            .as_str()
-        {
-            "info" => Level::Info,
-            "warn" | "warning" => Level::Warn,
-            "error" | "fatal" => Level::Error,
-            _ => Level::Debug,
-        };
+        let log_to = LogTo::parse(text("pluginLogFile")?.unwrap_or_default());
+        let log_level = Level::parse(text("pluginLogLevel")?.unwrap_or_default());
         let chosen = socket.filter(|s| !s.is_empty());
         let agent_socket = match chosen {
             Some(path) => PathBuf::from(path),

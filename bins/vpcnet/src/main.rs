@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod explain;
 mod handback;
 mod http;
 mod lab;
 mod plan;
+mod span;
 mod status;
 
 use std::ffi::OsString;
@@ -23,7 +25,7 @@ use vpcnet_config::vars;
 /// Where the agent answers unless it was told otherwise.
 const DEFAULT_ADDRESS: &str = vars::INTROSPECTION_BIND_ADDRESS.default;
 
-/// VPC addresses for pods: the lab, the agent's status, its next plan and its settings.
+/// VPC addresses for pods: the lab, the agent's status, its next plan, one pod explained, and its settings.
 #[derive(Parser)]
 #[command(
     name = "vpcnet",
@@ -65,6 +67,11 @@ enum Command {
         /// A pool saved from `/v1/vpcnet/pool` instead of the live agent's; `-` reads stdin
         file: Option<PathBuf>,
     },
+    /// Why something is as it is
+    Explain {
+        #[command(subcommand)]
+        command: ExplainCommand,
+    },
     /// Remove vpcnet's packet filter from this node, once amazon-vpc-cni-k8s has its own in force again
     ///
     /// To be run as root in the node's network namespace, after vpcnetd was stopped and aws-node was started. Waits until all
@@ -75,6 +82,20 @@ enum Command {
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum ExplainCommand {
+    /// A pod of this node: its address and what the kernel has for it, or what it waits for, or why it was refused
+    Pod {
+        #[command(flatten)]
+        agent: Agent,
+        /// As JSON, for programs
+        #[arg(long)]
+        json: bool,
+        /// NAMESPACE/NAME
+        pod: String,
     },
 }
 
@@ -127,6 +148,8 @@ enum Failure {
     #[error(transparent)]
     Plan(#[from] plan::PlanError),
     #[error(transparent)]
+    Explain(#[from] explain::ExplainError),
+    #[error(transparent)]
     Handback(#[from] handback::HandbackError),
     #[error("the agent's answer cannot be read: {0}; is it of another version than this command?")]
     Answer(#[from] serde_json::Error),
@@ -143,7 +166,10 @@ fn main() -> ExitCode {
         Err(Failure::Print(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("vpcnet: {failure}");
-            ExitCode::FAILURE
+            match failure {
+                Failure::Explain(explain::ExplainError::Name { .. }) => ExitCode::from(2),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -156,6 +182,9 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         } => config::check(file, container.as_deref()),
         Command::Handback(options) => handback::run(&options),
         Command::Status { agent, json } => asking(async { status::run(&agent.address(), json).await }),
+        Command::Explain {
+            command: ExplainCommand::Pod { agent, json, pod },
+        } => asking(async { explain::pod(&agent.address(), &pod, json).await }),
         Command::Plan {
             agent,
             why,

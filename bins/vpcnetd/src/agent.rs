@@ -15,7 +15,7 @@ use crate::files::{self, Found};
 use crate::host::Host;
 use crate::http;
 use crate::introspect::{self, Pages};
-use crate::keeper::Keeper;
+use crate::keeper::{Egress, Keeper};
 use crate::leftovers::{self, Leftovers};
 use crate::metrics::Metrics;
 use crate::newcomers::look_when_starved;
@@ -95,7 +95,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         leftovers: Arc::clone(&leftovers),
         snat: Arc::new(Snat::new(
             config.host.clone(),
-            leftovers,
+            Arc::clone(&leftovers),
             publisher.clone(),
             Arc::clone(&metrics),
         )),
@@ -122,6 +122,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         config: Arc::clone(&config),
         publisher: publisher.clone(),
         metrics: Arc::clone(&metrics),
+        leftovers,
     };
     if let Some(bind) = config.introspection.clone() {
         tokio::spawn(http::serve(
@@ -226,8 +227,10 @@ impl Life {
             ));
             startup::all_alive(found.checkpoint.as_ref())
         });
+        let began = std::time::Instant::now();
         match startup::warm(&self.around, &found, &kernel) {
             Ok((mut started, interfaces, missing)) => {
+                self.around.metrics.drop_in.initialised(true, began.elapsed());
                 started.notes.splice(0..0, found.notes);
                 match self.around.ec2(&started.facts.machine.region) {
                     Ok(ec2) => self.live(started, &interfaces, ec2, true, missing),
@@ -310,6 +313,7 @@ impl Life {
             publisher: around.publisher.clone(),
             newcomers: Arc::clone(&around.newcomers),
             leftovers: Arc::clone(&around.leftovers),
+            egress: Egress::default(),
         };
         tokio::spawn(keeper.run());
         tokio::spawn(Arc::clone(&around.leftovers).run(leftovers::Around {

@@ -5,6 +5,7 @@
 
 mod commit;
 mod handle;
+mod refusals;
 mod waiting_room;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, oneshot};
-use vpcnet_ipam::{Action, Answer, CheckpointWriter, Event, Mono, PodKey, Pool, RequestId};
+use vpcnet_ipam::{Action, Answer, CheckpointWriter, Event, Mono, PodKey, PodMeta, Pool, RequestId, Size};
 
 use crate::clock;
 use crate::metrics::{AddStage, Metrics};
@@ -22,6 +23,7 @@ use handle::{Call, Input, Wish};
 use waiting_room::WaitingRoom;
 
 pub use handle::{CoreGone, CoreHandle, View};
+pub use refusals::{Refusals, Refused};
 
 /// Inputs handled with one checkpoint write. Enough for any burst a node sees; bounds the wait of the first of them.
 const BATCH: usize = 256;
@@ -65,6 +67,7 @@ pub struct Files {
 struct Caller {
     reply: oneshot::Sender<Answer>,
     key: PodKey,
+    meta: PodMeta,
     is_add: bool,
     arrived: Instant,
     seen: Instant,
@@ -74,6 +77,8 @@ struct Caller {
 struct Told {
     answer: Answer,
     key: PodKey,
+    meta: PodMeta,
+    is_add: bool,
     /// From the call's arrival to the answer.
     took: Duration,
     /// Where an ADD's time went, if its answer arrived.
@@ -117,6 +122,7 @@ pub struct Core {
     starved: Arc<Notify>,
     /// Answers that are given and not yet logged.
     told: Vec<Told>,
+    refusals: Refusals,
     checkpoint_error: Option<String>,
     notes: Vec<String>,
     stopping: bool,
@@ -141,6 +147,7 @@ impl Core {
             callers: BTreeMap::new(),
             starved,
             told: Vec::new(),
+            refusals: Refusals::default(),
             checkpoint_error: None,
             notes: Vec::new(),
             stopping: false,
@@ -176,6 +183,7 @@ impl Core {
                 }
             }
             self.room.expire(clock::mono());
+            self.told.append(&mut self.room.told);
             self.settle(events).await;
             // The callers' connections run now, and their answers are on their way before the log and the journal are written.
             tokio::task::yield_now().await;
@@ -236,6 +244,7 @@ impl Core {
             callers: self.callers.len().saturating_add(self.room.len()),
             checkpoint_error: self.checkpoint_error.as_deref(),
             notes: &self.notes,
+            refusals: &self.refusals,
             now: clock::now(),
         });
     }
@@ -256,14 +265,14 @@ impl Core {
             Wish::Address { deadline, cards } => Event::PodWants {
                 request,
                 key: key.clone(),
-                meta,
+                meta: meta.clone(),
                 deadline,
                 cards,
             },
             Wish::GiveBack => Event::PodGone {
                 request,
                 key: key.clone(),
-                meta,
+                meta: meta.clone(),
             },
         };
         if is_add {
@@ -275,6 +284,7 @@ impl Core {
             Caller {
                 reply,
                 key,
+                meta,
                 is_add,
                 arrived,
                 seen,
@@ -338,7 +348,15 @@ impl Core {
             if let Some(running) = &mut self.running {
                 let now = clock::now();
                 while let Some(event) = events.pop_front() {
+                    let is_evidence = matches!(
+                        event,
+                        Event::InterfaceSeen { .. } | Event::InterfacesListed { .. }
+                    );
+                    let before = is_evidence.then(|| running.pool.size());
                     batch.add(running.pool.handle(now, event));
+                    if let Some(before) = before {
+                        count_reconciled(&self.metrics, before, running.pool.size());
+                    }
                 }
             }
             self.commit(batch, &mut events).await;
@@ -347,6 +365,20 @@ impl Core {
             }
         }
     }
+}
+
+/// Counts what evidence changed without a call of ours, under the original's names.
+fn count_reconciled(metrics: &Metrics, before: Size, after: Size) {
+    let count = |name: &str, more: usize, fewer: usize| {
+        if more > fewer {
+            let by = u64::try_from(more - fewer).unwrap_or(u64::MAX);
+            metrics.drop_in.reconciles.with_label_values(&[name]).inc_by(by);
+        }
+    };
+    count("eniReconcileAdd", after.interfaces, before.interfaces);
+    count("eniReconcileDel", before.interfaces, after.interfaces);
+    count("eniDataStorePoolReconcileAdd", after.addresses, before.addresses);
+    count("eniIPPoolReconcileDel", before.addresses, after.addresses);
 }
 
 impl Batch {

@@ -50,7 +50,21 @@ pub async fn run(cloud: Arc<Cloud>, mut orders: mpsc::UnboundedReceiver<Order>) 
     }
 }
 
+/// Under which name the original counts a failure of such an action.
+fn error_place(action: &Action) -> &'static str {
+    match action {
+        Action::CreateInterface { .. } => "increaseIPPoolAllocENI",
+        Action::AssignAddresses { .. } | Action::AssignPrefixes { .. } | Action::AssignIpv6Prefix { .. } => {
+            "increaseIPPoolAllocIPAddressesFailed"
+        }
+        Action::DeleteInterface { .. } => "decreaseIPPoolFreeENIFailed",
+        Action::ReleaseAddresses { .. } | Action::ReleasePrefixes { .. } => "decreaseIPPool",
+        Action::Describe { .. } | Action::Reply { .. } => "increaseIPPoolGetENIaddressesFailed",
+    }
+}
+
 async fn carry_out(cloud: Arc<Cloud>, order: Order) {
+    let place = error_place(&order.action);
     let (id, result) = match order.action {
         Action::CreateInterface {
             id,
@@ -99,6 +113,9 @@ async fn carry_out(cloud: Arc<Cloud>, order: Order) {
         // The core answers callers itself.
         Action::Reply { .. } => return,
     };
+    if result.is_err() {
+        cloud.around.metrics.error(place);
+    }
     report(&cloud, id, result);
 }
 

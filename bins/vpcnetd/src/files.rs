@@ -119,4 +119,52 @@ mod tests {
         let checkpoint = found.checkpoint.unwrap();
         assert!(!checkpoint.ours && checkpoint.allocations.len() == 1 && found.notes.is_empty());
     }
+
+    #[test]
+    fn whatever_is_wrong_with_a_checkpoint_it_is_kept_to_the_byte_and_told_with_the_reason() {
+        let entry = |id: &str, address: &str| {
+            format!(r#"{{"networkName":"aws-cni","containerID":"{id}","ifName":"eth0","ipv4":"{address}"}}"#)
+        };
+        let (one, two, again) = (
+            entry("c1", "10.0.1.1"),
+            entry("c2", "10.0.1.2"),
+            entry("c3", "10.0.1.1"),
+        );
+        let whole = format!(r#"{{"version":"vpc-cni-ipam/1","allocations":[{one},{two}]}}"#);
+        let cases = [
+            (String::new(), "EOF"),
+            (whole[..whole.len() / 2].to_owned(), "EOF"),
+            (whole[..whole.len() - 1].to_owned(), "EOF"),
+            (
+                whole.replace("ipam/1", "ipam/2"),
+                "\"vpc-cni-ipam/2\" is not \"vpc-cni-ipam/1\"",
+            ),
+            (
+                format!(r#"{{"version":"vpc-cni-ipam/1","allocations":[{one},{two},{again}]}}"#),
+                "10.0.1.1 is in the checkpoint twice, for aws-cni/c1/eth0 and for aws-cni/c3/eth0",
+            ),
+            (whole.replace("10.0.1.2", "10.0.1.256"), "line 1 column"),
+            (whole.replace(r#","ipv4":"10.0.1.2""#, ""), "has no address"),
+            ("<html>502 Bad Gateway</html>".to_owned(), "line 1 column 1"),
+            ("\0".repeat(4096), "line 1 column 1"),
+        ];
+        for (content, reason) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            let files = files(dir.path());
+            std::fs::write(files.checkpoint.path(), &content).unwrap();
+            let metrics = Metrics::new().unwrap();
+            let found = read(&files, &metrics);
+            assert!(found.checkpoint.is_none(), "{content}");
+            let [note] = &found.notes[..] else {
+                panic!("{:?}", found.notes)
+            };
+            assert!(
+                note.contains(reason) && note.contains("ipam.json.broken-1"),
+                "{note}"
+            );
+            let kept = std::fs::read(dir.path().join("ipam.json.broken-1")).unwrap();
+            assert_eq!(kept, content.as_bytes());
+            assert_eq!(metrics.broken_files.get(), 1);
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! The introspection server: the original's pages, and ours with the whole pool and its next plan.
 
 mod enis;
+mod explain;
+mod gauges;
 mod status;
 
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, PortChoice};
 use crate::core::{CoreHandle, View};
+use crate::leftovers::Leftovers;
 use crate::metrics::Metrics;
 use crate::published::Publisher;
 
@@ -28,9 +31,11 @@ pub struct Pages {
     pub publisher: Publisher,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What pods' host ends may be called.
+    pub leftovers: Arc<Leftovers>,
 }
 
-const PATHS: [&str; 8] = [
+const PATHS: [&str; 9] = [
     "/v1/enis",
     "/v1/eni-configs",
     "/v1/networkutils-env-settings",
@@ -38,6 +43,7 @@ const PATHS: [&str; 8] = [
     "/v1/vpcnet/status",
     "/v1/vpcnet/pool",
     "/v1/vpcnet/plan",
+    "/v1/vpcnet/explain",
     "/metrics",
 ];
 
@@ -45,16 +51,13 @@ const PATHS: [&str; 8] = [
 pub fn router(pages: Pages) -> Router {
     Router::new()
         .route("/v1/enis", get(enis))
-        // No ENIConfig names a subnet here: custom networking is refused at start.
-        .route(
-            "/v1/eni-configs",
-            get(|| async { (StatusCode::NOT_FOUND, "custom networking is off\n") }),
-        )
+        .route("/v1/eni-configs", get(eni_configs))
         .route("/v1/networkutils-env-settings", get(network_settings))
         .route("/v1/ipamd-env-settings", get(pool_settings))
         .route("/v1/vpcnet/status", get(status::page))
         .route("/v1/vpcnet/pool", get(pool))
         .route("/v1/vpcnet/plan", get(plan))
+        .route("/v1/vpcnet/explain", get(explain::page))
         .route("/metrics", get(metrics))
         .fallback(|| async { Json(json!({ "AvailableCommands": PATHS })) })
         .with_state(pages)
@@ -90,6 +93,21 @@ async fn enis(State(pages): State<Pages>) -> Response {
     from_pool(&pages, |view| Some(Json(enis::page(&view.pool?.view(view.now))))).await
 }
 
+/// The name of the ENIConfig in force, as the original: 404 where there is none.
+async fn eni_configs(State(pages): State<Pages>) -> Response {
+    from_pool(&pages, |view| {
+        let custom = view.pool?.targets().subnets.custom.as_ref();
+        Some(match custom {
+            Some(custom) if custom.name.is_empty() => {
+                (StatusCode::NOT_FOUND, "no ENIConfig is known for this node\n").into_response()
+            }
+            Some(custom) => Json(custom.name.clone()).into_response(),
+            None => (StatusCode::NOT_FOUND, "custom networking is off\n").into_response(),
+        })
+    })
+    .await
+}
+
 async fn pool(State(pages): State<Pages>) -> Response {
     from_pool(&pages, |view| {
         // Serialised here, not copied: a look must be short, but a copy of the pool is memory that is never given back.
@@ -106,7 +124,7 @@ async fn plan(State(pages): State<Pages>) -> Response {
 async fn metrics(State(pages): State<Pages>) -> Response {
     let counts = Arc::clone(&pages.metrics);
     // Gauges are set when somebody reads them: an idle agent does nothing to keep them.
-    let _ = pages.core.look(move |view| status::gauges(view, &counts)).await;
+    let _ = pages.core.look(move |view| gauges::set(view, &counts)).await;
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
         pages.metrics.text(),
@@ -135,12 +153,12 @@ async fn network_settings(State(pages): State<Pages>) -> Json<Value> {
 }
 
 async fn pool_settings(State(pages): State<Pages>) -> Json<Value> {
-    let pool = &pages.config.pool;
+    let (pool, interfaces) = (&pages.config.pool, &pages.config.interfaces);
     Json(json!({
         "WARM_IP_TARGET": pool.warm_ip.unwrap_or(0),
         "WARM_ENI_TARGET": pool.warm_eni,
-        "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG": false,
-        "AWS_MANAGE_ENIS_NON_SCHEDULABLE": false,
-        "ENABLE_SUBNET_DISCOVERY": false,
+        "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG": interfaces.custom_networking.is_some(),
+        "AWS_MANAGE_ENIS_NON_SCHEDULABLE": pool.manage_when_unschedulable,
+        "ENABLE_SUBNET_DISCOVERY": interfaces.subnet_discovery,
     }))
 }

@@ -5,6 +5,7 @@
 //! Our own edits are told as well; the look that follows finds nothing to do.
 
 mod due;
+mod egress;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -28,6 +29,8 @@ use crate::newcomers::{Newcomers, may_be_interface};
 use crate::published::Publisher;
 use crate::snat::Snat;
 use due::{Due, Ours, Place, place_of};
+
+pub use egress::Egress;
 
 /// What is listened to where pods have IPv4 addresses.
 const IPV4: &[Group] = &[
@@ -68,6 +71,8 @@ pub struct Keeper {
     pub newcomers: Arc<Newcomers>,
     /// What pods' host ends may be called.
     pub leftovers: Arc<Leftovers>,
+    /// The tables of pods' egress.
+    pub egress: Egress,
 }
 
 /// The kernel cannot be listened to.
@@ -88,6 +93,8 @@ enum RepairError {
     Table(#[from] crate::snat::SnatError),
     #[error(transparent)]
     Pod(#[from] NetlinkError),
+    #[error(transparent)]
+    Egress(#[from] egress::EgressRepairError),
     #[error("it was cut short: {0}")]
     Thread(#[from] tokio::task::JoinError),
 }
@@ -111,7 +118,7 @@ impl Keeper {
         let mut due = Due::default();
         let mut put_back = BTreeMap::new();
         // What was edited before we listened.
-        for place in [Place::Host, Place::Table] {
+        for place in [Place::Host, Place::Table, Place::Egress] {
             due.edited(place, None, Instant::now());
         }
         loop {
@@ -125,9 +132,13 @@ impl Keeper {
             tokio::select! {
                 notices = told(&mut kernel, Watch::next_event) => self.note(&mut due, notices?),
                 touched = told(&mut tables, TableWatch::next_event) => {
-                    for Touched { by } in touched? {
+                    for Touched { snat, egress, by } in touched? {
                         let by = by.map(|c| format!("process {} ({})", c.pid, c.name));
-                        due.edited(Place::Table, by, Instant::now());
+                        for (place, touched) in [(Place::Table, snat), (Place::Egress, egress)] {
+                            if touched {
+                                due.edited(place, by.clone(), Instant::now());
+                            }
+                        }
                     }
                 }
                 () = look => {
@@ -166,6 +177,7 @@ impl Keeper {
         let outcome = match place {
             Place::Host => self.host.repair().await.map_err(RepairError::from),
             Place::Table => self.snat.repair().await.map_err(RepairError::from),
+            Place::Egress => self.egress.repair().await,
             Place::Pod(address) => self.pods(put_back, Some(address)).await,
             Place::Way(address) => self.way(put_back, address).await,
             Place::AllPods => self.pods(put_back, None).await,

@@ -1,12 +1,23 @@
 //! The Prometheus metrics, under the names of the AWS VPC CNI where it has the same thing, under `vpcnet_` where it has not.
 
+mod drop_in;
+mod make;
+mod process;
+mod summary;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Registry, TextEncoder,
 };
+use vpcnet_cloud::{ErrorClass, class_of};
+use vpcnet_ipam::RefusalCause;
+
+use make::{counter, counters, float, floats, gauge, gauges, histogram, histograms};
+
+pub use drop_in::DropIn;
 
 /// All metrics of the agent.
 pub struct Metrics {
@@ -45,6 +56,20 @@ pub struct Metrics {
     pub add_stage: HistogramVec,
     /// Pods that wait for an address now, by cause.
     pub waiting: IntGaugeVec,
+    /// ADDs and DELs that were refused, by cause.
+    pub refused: IntCounterVec,
+    /// EC2 calls, by action and what came of them.
+    pub ec2_results: IntCounterVec,
+    /// Free addresses of a subnet, by EC2's last count.
+    pub subnet_free_addresses: IntGaugeVec,
+    /// Free /28 blocks of a subnet, where somebody counts them.
+    pub subnet_free_prefixes: IntGaugeVec,
+    /// Addresses of the pool that no pod has, by subnet.
+    pub pool_free_addresses: IntGaugeVec,
+    /// Prefixes of the pool that no pod has an address of, by subnet.
+    pub pool_free_prefixes: IntGaugeVec,
+    /// Those of the original that are kept for its dashboards.
+    pub drop_in: DropIn,
     /// From process start to the first request that could be served.
     pub ready_seconds: Gauge,
     /// Checkpoint writes.
@@ -168,6 +193,43 @@ impl Metrics {
                 "Pods that wait for an address now",
                 "cause",
             )?,
+            refused: counters(
+                &r,
+                "vpcnet_refusals_total",
+                "ADDs and DELs that were refused",
+                &["cause"],
+            )?,
+            ec2_results: counters(
+                &r,
+                "vpcnet_ec2_calls_total",
+                "EC2 calls by action and result",
+                &["action", "result"],
+            )?,
+            subnet_free_addresses: gauges(
+                &r,
+                "vpcnet_subnet_free_addresses",
+                "Free addresses of the subnet, by EC2's last count",
+                "subnet",
+            )?,
+            subnet_free_prefixes: gauges(
+                &r,
+                "vpcnet_subnet_free_prefixes",
+                "Free /28 blocks of the subnet, where they are counted",
+                "subnet",
+            )?,
+            pool_free_addresses: gauges(
+                &r,
+                "vpcnet_pool_free_addresses",
+                "Addresses of this node that no pod has, by subnet",
+                "subnet",
+            )?,
+            pool_free_prefixes: gauges(
+                &r,
+                "vpcnet_pool_free_prefixes",
+                "/28 prefixes of this node that no pod has an address of, by subnet",
+                "subnet",
+            )?,
+            drop_in: DropIn::new(&r)?,
             ready_seconds: float(
                 &r,
                 "vpcnet_ready_seconds",
@@ -177,6 +239,7 @@ impl Metrics {
                 &r,
                 "vpcnet_checkpoint_write_seconds",
                 "Duration of checkpoint writes",
+                vec![0.000_05, 0.000_1, 0.000_5, 0.001, 0.01, 0.1, 1.0],
             )?,
             broken_files: counter(
                 &r,
@@ -200,16 +263,15 @@ impl Metrics {
                 "What of amazon-vpc-cni-k8s was removed from the packet filter at the start",
                 &["kind", "backend"],
             )?,
-            build: {
-                let build = GaugeVec::new(
-                    Opts::new("awscni_build_info", "Build of the agent"),
-                    &["version", "goversion"],
-                )?;
-                r.register(Box::new(build.clone()))?;
-                build
-            },
+            build: floats(
+                &r,
+                "awscni_build_info",
+                "Build of the agent",
+                &["version", "goversion"],
+            )?,
             registry: r,
         };
+        process::register(&metrics.registry)?;
         metrics
             .build
             .with_label_values(&[env!("CARGO_PKG_VERSION"), ""])
@@ -229,8 +291,11 @@ impl Metrics {
         self.errors.with_label_values(&[place]).inc();
     }
 
-    /// Notes one EC2 call. `code` is EC2's error code, `None` for success.
-    pub fn ec2_call(&self, action: &str, code: Option<&str>, took: Duration) {
+    /// Notes one EC2 call. `code` is EC2's error code, `None` for success; `status` HTTP's, if an answer came.
+    pub fn ec2_call(&self, action: &str, code: Option<&str>, status: Option<u16>, took: Duration) {
+        self.drop_in.call(action, code.is_some(), status, took);
+        let outcome = code.map_or("success", |code| result_label(code, status));
+        self.ec2_results.with_label_values(&[action, outcome]).inc();
         self.ec2_calls.with_label_values(&[action]).inc();
         if let Some(code) = code {
             self.ec2_failures.with_label_values(&[action]).inc();
@@ -257,59 +322,35 @@ impl Metrics {
     }
 }
 
-fn gauge(r: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-    let m = IntGauge::new(name, help)?;
-    r.register(Box::new(m.clone()))?;
-    Ok(m)
+/// A failed call's result as a label: a closed set, other than EC2's codes.
+fn result_label(code: &str, status: Option<u16>) -> &'static str {
+    match class_of(code, "", status.unwrap_or(0)) {
+        _ if status.is_none() => "unanswered",
+        ErrorClass::Throttled => "throttled",
+        ErrorClass::Exhausted => "exhausted",
+        ErrorClass::LimitReached => "limit_reached",
+        ErrorClass::Gone => "gone",
+        ErrorClass::Refused => "refused",
+        ErrorClass::Retry => "failed",
+    }
 }
 
-fn float(r: &Registry, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
-    let m = Gauge::new(name, help)?;
-    r.register(Box::new(m.clone()))?;
-    Ok(m)
-}
-
-fn gauges(r: &Registry, name: &str, help: &str, label: &str) -> Result<IntGaugeVec, prometheus::Error> {
-    let m = IntGaugeVec::new(Opts::new(name, help), &[label])?;
-    r.register(Box::new(m.clone()))?;
-    Ok(m)
-}
-
-fn counter(r: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-    let m = IntCounter::new(name, help)?;
-    r.register(Box::new(m.clone()))?;
-    Ok(m)
-}
-
-fn counters(
-    r: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<IntCounterVec, prometheus::Error> {
-    let m = IntCounterVec::new(Opts::new(name, help), labels)?;
-    r.register(Box::new(m.clone()))?;
-    Ok(m)
-}
-
-fn histogram(r: &Registry, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
-    let options =
-        HistogramOpts::new(name, help).buckets(vec![0.000_05, 0.000_1, 0.000_5, 0.001, 0.01, 0.1, 1.0]);
-    let m = Histogram::with_opts(options)?;
-    r.register(Box::new(m.clone()))?;
-    Ok(m)
-}
-
-fn histograms(
-    r: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-    buckets: Vec<f64>,
-) -> Result<HistogramVec, prometheus::Error> {
-    let m = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?;
-    r.register(Box::new(m.clone()))?;
-    Ok(m)
+/// A cause as a label.
+#[must_use]
+pub fn cause_label(cause: RefusalCause) -> &'static str {
+    match cause {
+        RefusalCause::InstanceFull => "instance_full",
+        RefusalCause::SubnetExhausted => "subnet_exhausted",
+        RefusalCause::Throttled => "throttled",
+        RefusalCause::Ec2Unreachable => "ec2_unreachable",
+        RefusalCause::Ec2Refused => "ec2_refused",
+        RefusalCause::CoolingDown => "cooling_down",
+        RefusalCause::StillWorking => "still_working",
+        RefusalCause::TargetReached => "target_reached",
+        RefusalCause::Deleted => "deleted",
+        RefusalCause::CheckpointFailed => "checkpoint_failed",
+        RefusalCause::BadRequest => "bad_request",
+    }
 }
 
 #[cfg(test)]
@@ -323,7 +364,8 @@ mod tests {
         metrics.del_requests.with_label_values(&["PodDeleted"]).inc();
         metrics.ec2_call(
             "CreateNetworkInterface",
-            Some("Throttled"),
+            Some("RequestLimitExceeded"),
+            Some(503),
             Duration::from_millis(120),
         );
         metrics.stage(AddStage::Decide, Duration::from_micros(80));
@@ -333,7 +375,9 @@ mod tests {
             "awscni_del_ip_req_count{reason=\"PodDeleted\"} 1",
             "awscni_ec2api_req_count{fn=\"CreateNetworkInterface\"} 1",
             "awscni_ec2api_error_count{fn=\"CreateNetworkInterface\"} 1",
-            "awscni_aws_api_error_count{api=\"CreateNetworkInterface\",error=\"Throttled\"} 1",
+            "awscni_aws_api_error_count{api=\"CreateNetworkInterface\",error=\"RequestLimitExceeded\"} 1",
+            "vpcnet_ec2_calls_total{action=\"CreateNetworkInterface\",result=\"throttled\"} 1",
+            "awscni_aws_api_latency_ms_count{api=\"CreateNetworkInterface\",error=\"true\",status=\"503\"} 1",
             "vpcnet_add_stage_seconds_bucket{stage=\"decide\",le=\"0.0001\"} 1",
             "awscni_total_ip_addresses 0",
         ] {

@@ -19,12 +19,19 @@ impl Observer for Calls {
                     latency_ms = report.latency.as_millis(),
                     "EC2 call"
                 );
-                self.0.ec2_call(report.api, report.error, report.latency);
+                self.0
+                    .ec2_call(report.api, report.error, report.status, report.latency);
             }
-            // Under the original's name for errors of all AWS services; their successes are not worth a series each.
-            Service::Imds | Service::Credentials => {
+            // Under the original's names; their successes are not worth a series each.
+            Service::Imds => {
                 if let Some(error) = report.error {
                     self.0.api_errors.with_label_values(&[report.api, error]).inc();
+                }
+            }
+            Service::Credentials => {
+                if let Some(error) = report.error {
+                    let errors = &self.0.drop_in.utils_errors;
+                    errors.with_label_values(&[report.api, error]).inc();
                 }
             }
         }

@@ -166,7 +166,7 @@ impl Snat {
         let looked = Arc::clone(&self.looked);
         let takeover = Arc::clone(&self.takeover);
         // It runs a program and waits for it.
-        tokio::task::spawn_blocking(move || {
+        let ensured = tokio::task::spawn_blocking(move || {
             config.primary_link = link_name(&mac)?;
             let mut table = lock(&table);
             if !looked.load(Ordering::Relaxed) {
@@ -178,7 +178,11 @@ impl Snat {
             config.earlier = leftovers.earlier();
             Ok(table.ensure(&config)?)
         })
-        .await?
+        .await
+        .map_err(SnatError::from)
+        .flatten();
+        self.metrics.drop_in.connmark_reconciled(ensured.is_ok());
+        ensured
     }
 }
 

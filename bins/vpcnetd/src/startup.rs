@@ -135,9 +135,9 @@ impl Surroundings {
             p.vpc_ipv6_cidrs.clone_from(&facts.vpc_ipv6_cidrs);
             p.ready = true;
         });
-        self.metrics
-            .ready_seconds
-            .set(crate::clock::since_start().as_secs_f64());
+        let took = crate::clock::since_start();
+        self.metrics.ready_seconds.set(took.as_secs_f64());
+        self.metrics.drop_in.started(took);
     }
 }
 

@@ -9,6 +9,8 @@
     clippy::indexing_slicing
 )]
 
+mod common;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -18,6 +20,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::SOON;
+use common::root::{Tmpfs, need_root};
 use vpcnet_rpc::node::StatusRequest;
 use vpcnet_rpc::node::node_agent_client::NodeAgentClient;
 use vpcnet_rpc::pb::AddNetworkRequest;
@@ -25,60 +29,7 @@ use vpcnet_rpc::pb::cni_backend_client::CniBackendClient;
 use vpcnet_rpc::{Connection, direct, method};
 use vpcnetd::store::FileStore;
 
-const SOON: Duration = Duration::from_secs(10);
 const NOBODY: u32 = 65_534;
-
-fn need_root() {
-    assert!(
-        rustix::process::geteuid().is_root(),
-        "this test makes namespaces: run it as root, or `make unit-test`"
-    );
-}
-
-/// A small file system of its own.
-struct Tmpfs {
-    dir: tempfile::TempDir,
-}
-
-impl Tmpfs {
-    fn new(kib: u32) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        run(
-            "mount",
-            &[
-                "-t",
-                "tmpfs",
-                "-o",
-                &format!("size={kib}k"),
-                "tmpfs",
-                dir.path().to_str().unwrap(),
-            ],
-        );
-        Self { dir }
-    }
-
-    fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    fn remount(&self, option: &str) {
-        run(
-            "mount",
-            &["-o", &format!("remount,{option}"), self.path().to_str().unwrap()],
-        );
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
-    }
-}
-
-fn run(program: &str, arguments: &[&str]) {
-    let status = Command::new(program).args(arguments).status().unwrap();
-    assert!(status.success(), "{program} {arguments:?}: {status}");
-}
 
 #[test]
 fn on_a_full_disk_the_old_content_stands_and_writing_works_again_when_there_is_room() {

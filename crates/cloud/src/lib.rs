@@ -21,6 +21,8 @@ mod credentials;
 mod ec2;
 mod endpoint;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod gate;
 mod http;
 mod imds;

@@ -396,6 +396,24 @@ async fn an_endless_answer_is_cut_off() {
     ));
 }
 
+#[tokio::test]
+async fn a_security_group_with_markup_in_it_is_none() {
+    for value in ["sg-0123<html>", "sg-1 sg-2</body>", "sg-\u{e4}"] {
+        let mut tree = tree();
+        let path = "network/interfaces/macs/06:00:00:00:00:01/security-group-ids";
+        tree.insert(format!("/latest/meta-data/{path}"), value.to_owned());
+        let server = Server::start(imds(tree)).await;
+        let error = client(&server)
+            .security_groups("06:00:00:00:00:01")
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&error, ImdsError::Malformed { path: named, .. } if named == path),
+            "{value}: {error}"
+        );
+    }
+}
+
 fn without(paths: &[&str]) -> HashMap<String, String> {
     let mut tree = tree();
     for path in paths {

@@ -56,7 +56,7 @@ pub const MISSING: &[Missing] = &[
     noted(&[&vars::ENI_CONFIG_ANNOTATION_DEF, &vars::ENI_CONFIG_LABEL_DEF], |c| c.interfaces.custom_networking.is_some(), "the ENIConfig is what VPCNET_NODE_FILE says"),
     noted(&[&vars::AWS_MANAGE_ENIS_NON_SCHEDULABLE], |c| !c.pool.manage_when_unschedulable, "the node's taints are not read: VPCNET_NODE_FILE says whether it is cordoned"),
     noted(&[&vars::DISABLE_LEAKED_ENI_CLEANUP], |c| c.pool.leaked_cleanup, "leaked interfaces are not looked for"),
-    noted(&[&vars::ENABLE_V6_EGRESS], |c| c.egress.v6, "pods get no IPv6 egress"),
+    noted(&[&vars::ENABLE_V6_EGRESS], |c| c.egress.v6, "no plugin configuration file is written: enable egress-cni there, which does the rest"),
     noted(&[&vars::ANNOTATE_POD_IP], |c| c.kubernetes.annotate_pod_ip, "pods are not annotated"),
     noted(&[&vars::CLUSTER_ENDPOINT], |c| c.kubernetes.endpoint.is_some(), "the API server is not asked for anything"),
     noted(

@@ -12,11 +12,13 @@ use crate::intent::What;
 use crate::interface::{Address, Interface, State};
 use crate::journal::Limbo;
 use crate::kind::Kind;
+use crate::pick::Pick;
 use crate::plan::{
     Ceiling, Plan, Step, Tally, best_subnet, blocked_step, ceiling, count, free_device, slots,
 };
 use crate::pool::Pool;
 use crate::time::Mono;
+use crate::why::Why;
 
 impl Interface {
     /// The first address of the /80 that nobody has or had lately, `taken` apart.
@@ -37,7 +39,7 @@ impl Interface {
 
 impl Pool {
     /// The IPv6 address of a card to hand out next, if the node may have another pod.
-    pub(crate) fn pick_ipv6(&self, card: CardIndex, now: Mono) -> Option<(EniId, IpAddr)> {
+    pub(crate) fn pick_ipv6(&self, card: CardIndex, now: Mono) -> Option<Pick> {
         if Tally::of_ipv6(self, card, now).free == 0 {
             return None;
         }
@@ -46,7 +48,11 @@ impl Pool {
         let taken = |at: &Ipv6Addr| self.by_address.contains_key(&IpAddr::V6(*at));
         places.into_iter().find_map(|i| {
             let at = i.free_ipv6(now, taken)?;
-            Some((i.id.clone(), IpAddr::V6(at)))
+            Some(Pick {
+                eni: i.id.clone(),
+                address: IpAddr::V6(at),
+                why: Why::Ipv6,
+            })
         })
     }
 

@@ -32,7 +32,7 @@
 //!   many interfaces are made side by side as are needed.
 //!
 //! The warm pool's sums are those of the AWS VPC CNI ([`arithmetic`]). [`plan()`] makes them into steps, [`Pool::explain`]
-//! into sentences, [`Pool::view`] shows the state.
+//! into sentences, [`Pool::view`] shows the state, [`Pool::explain_pod`] one pod's part of it.
 //!
 //! # What it manages
 //!
@@ -68,16 +68,19 @@ mod overrides;
 mod owner;
 mod pick;
 mod plan;
+mod pod_report;
 mod pods;
 mod pool;
 mod prefix;
 mod refuse;
 mod restore;
 mod subnets;
+mod sums;
 mod targets;
 mod time;
 mod undo;
 mod view;
+mod why;
 mod writer;
 
 pub use action::{Action, Answer, Lease, Refusal, RefusalCause};
@@ -93,9 +96,11 @@ pub use names::{MAIN_TABLE, host_veth_suffix, host_veth_suffix_nth, route_table}
 pub use overrides::TargetOverrides;
 pub use owner::{MIGRATED_NETWORK, UNKNOWN_INTERFACE, rebuilt_key};
 pub use plan::{Blocked, CardPlan, Ceiling, Goal, Plan, PlanReport, Step, Tally, plan};
+pub use pod_report::{HeldAddress, LeftAddress, PodReport};
 pub use pool::Pool;
 pub use restore::{RestoreNote, Restored};
 pub use subnets::{CustomNetwork, Subnets};
+pub use sums::{Size, SubnetView, UnderWay};
 pub use targets::{CardLimits, ConfigError, Identity, Limits, Mode, Targets};
 pub use time::{Mono, Now};
 pub use view::{

@@ -28,6 +28,27 @@ pub struct TargetOverrides {
     pub auto: Option<bool>,
 }
 
+impl TargetOverrides {
+    /// What is set, `NAME = value` each, under the names of the settings that they take the place of.
+    #[must_use]
+    pub fn sentences(&self) -> Vec<String> {
+        let number = |name: &str, value: Option<u32>| value.map(|v| format!("{name} = {v}"));
+        let all = [
+            number("WARM_ENI_TARGET", self.warm_eni),
+            number("WARM_IP_TARGET", self.warm_ip),
+            number("MINIMUM_IP_TARGET", self.minimum_ip),
+            number("WARM_PREFIX_TARGET", self.warm_prefix),
+            number("MAX_ENI", self.max_eni),
+            number("max-pods", self.max_pods),
+            self.cooldown
+                .map(|d| format!("IP_COOLDOWN_PERIOD = {}", d.as_secs())),
+            self.auto
+                .map(|on| format!("auto = {}", if on { "on" } else { "off" })),
+        ];
+        all.into_iter().flatten().collect()
+    }
+}
+
 impl Targets {
     /// These, with what a node does otherwise.
     #[must_use]
@@ -40,6 +61,7 @@ impl Targets {
         self.max_pods = by.max_pods.unwrap_or(self.max_pods);
         self.cooldown = by.cooldown.unwrap_or(self.cooldown);
         self.auto = by.auto.unwrap_or(self.auto);
+        self.overrides.clone_from(by);
         self
     }
 }

@@ -8,6 +8,7 @@ use crate::action::{Lease, RefusalCause};
 use crate::event::{Cards, RequestId};
 use crate::ids::{CardIndex, DeviceIndex, EniId, PodKey, PodMeta};
 use crate::time::Mono;
+use crate::why::Why;
 
 /// Network name of owners that are not known by their sandbox. The AWS VPC CNI uses it for pods of the time before its
 /// checkpoint and looks for it at DEL.
@@ -70,6 +71,9 @@ pub(crate) struct Held {
     pub(crate) table: u32,
     /// Nanoseconds since the Unix epoch; 0: not known.
     pub(crate) allocated_ns: i64,
+    /// Why this address; not known of owners of an earlier life.
+    #[serde(default)]
+    pub(crate) why: Option<Why>,
 }
 
 impl Owner {

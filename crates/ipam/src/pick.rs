@@ -10,6 +10,15 @@ use crate::interface::State;
 use crate::kind::Kind;
 use crate::pool::Pool;
 use crate::time::Mono;
+use crate::why::Why;
+
+/// An address to hand out, and why this one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Pick {
+    pub(crate) eni: EniId,
+    pub(crate) address: IpAddr,
+    pub(crate) why: Why,
+}
 
 /// The smaller, the sooner it is handed out.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -27,9 +36,18 @@ struct Rank {
     at: Ipv4Addr,
 }
 
+impl Rank {
+    /// How many pods had an address of its prefix.
+    fn taken(&self) -> u32 {
+        Kind::Prefix
+            .size()
+            .saturating_sub(crate::plan::count(self.room_left))
+    }
+}
+
 impl Pool {
     /// The address of a card to hand out next.
-    pub(crate) fn pick(&self, card: CardIndex, now: Mono) -> Option<(EniId, IpAddr)> {
+    pub(crate) fn pick(&self, card: CardIndex, now: Mono) -> Option<Pick> {
         let wanted = self.targets.mode.kind();
         let mut best: Option<(Rank, &EniId)> = None;
         for interface in self.serving(card) {
@@ -78,7 +96,15 @@ impl Pool {
                 }
             }
         }
-        best.map(|(rank, eni)| (eni.clone(), IpAddr::V4(rank.at)))
+        best.map(|(rank, eni)| Pick {
+            eni: eni.clone(),
+            address: IpAddr::V4(rank.at),
+            why: Why::of_ipv4(
+                rank.other_kind,
+                rank.prefix.map(|net| (net, rank.taken())),
+                now.since(rank.since),
+            ),
+        })
     }
 
     /// The next end of a cool-down on a card.

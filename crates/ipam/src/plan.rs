@@ -2,6 +2,7 @@
 
 mod drain;
 mod explain;
+mod explain_where;
 mod goal;
 mod grow;
 mod places;

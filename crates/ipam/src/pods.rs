@@ -1,16 +1,16 @@
 //! Pods come and go: who asks, who gets which address, who gives it back.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::action::{Action, Answer, Refusal, RefusalCause};
 use crate::event::{Cards, RequestId};
 use crate::graces::GRACE;
-use crate::ids::{EniId, PodKey, PodMeta};
+use crate::ids::{PodKey, PodMeta};
 use crate::interface::{LastOwner, State};
 use crate::journal::{Limbo, Released};
 use crate::names::host_veth_suffix_nth;
 use crate::owner::{Asker, Held, MIGRATED_NETWORK, Owner, Standing, Superseded, UNKNOWN_INTERFACE, Wait};
+use crate::pick::Pick;
 use crate::pool::Pool;
 use crate::targets::Mode;
 use crate::time::{Mono, Now};
@@ -198,7 +198,7 @@ impl Pool {
     }
 
     /// The addresses a pod would get, one of the first card that has one or one of each; none if it cannot have all.
-    fn pick_for(&self, cards: Cards, now: Mono) -> Vec<(EniId, IpAddr)> {
+    fn pick_for(&self, cards: Cards, now: Mono) -> Vec<Pick> {
         let mut picked = self.cards().map(|card| match self.targets.mode {
             Mode::Ipv6 => self.pick_ipv6(card, now),
             _ => self.pick(card, now),
@@ -209,9 +209,9 @@ impl Pool {
         }
     }
 
-    fn grant(&mut self, now: Now, wait: Wait, picked: &[(EniId, IpAddr)], out: &mut Vec<Action>) {
+    fn grant(&mut self, now: Now, wait: Wait, picked: &[Pick], out: &mut Vec<Action>) {
         let mut all_held = Vec::new();
-        for (eni, address) in picked {
+        for Pick { eni, address, why } in picked {
             let Some(interface) = self.interfaces.get_mut(eni) else {
                 continue;
             };
@@ -223,6 +223,7 @@ impl Pool {
                 card: interface.card,
                 table: interface.table(),
                 allocated_ns: now.wall_ns,
+                why: Some(why.clone()),
             });
         }
         for earlier in self.rebuilt_of(&wait.meta) {

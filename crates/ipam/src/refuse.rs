@@ -404,7 +404,7 @@ fn cause_of(class: FailureClass) -> RefusalCause {
 }
 
 /// For people: seconds, with one decimal below ten.
-fn span(from: Mono, to: Mono) -> String {
+pub(crate) fn span(from: Mono, to: Mono) -> String {
     let ms = to.since(from).as_millis();
     if ms < 10_000 {
         format!("{}.{} s", ms / 1000, ms % 1000 / 100)

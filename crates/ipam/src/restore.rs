@@ -250,6 +250,7 @@ impl Pool {
             // Pods on the primary interface have no rule.
             table: kernel.table_of(address).unwrap_or(MAIN_TABLE),
             allocated_ns,
+            why: None,
         };
         self.by_address.insert(address, key.clone());
         let owner = self.owners.entry(key).or_insert_with(|| Owner {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::CardIndex;
+use crate::overrides::TargetOverrides;
 use crate::subnets::Subnets;
 
 /// How pods get their addresses. Only what this pool can do exists: see [`Mode::of`].
@@ -111,6 +112,8 @@ pub struct Targets {
     pub subnets: Subnets,
     /// How long an ADD may wait; the executor makes the deadline of `PodWants` from it.
     pub pod_wait: Duration,
+    /// What this node does otherwise than all do. It is in force already: this is only for people to see.
+    pub overrides: TargetOverrides,
 }
 
 impl Default for Targets {
@@ -132,6 +135,7 @@ impl Default for Targets {
             reserve_trunk_slot: false,
             subnets: Subnets::default(),
             pod_wait: Duration::from_secs(60),
+            overrides: TargetOverrides::default(),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::owner::Standing;
 use crate::plan::Tally;
 use crate::pool::Pool;
 use crate::refuse;
+use crate::sums::SubnetView;
 use crate::targets::{Limits, Targets};
 use crate::time::{Mono, Now};
 
@@ -30,6 +31,9 @@ pub struct PoolView {
     pub totals: Tally,
     /// By card and device.
     pub interfaces: Vec<InterfaceView>,
+    /// By id.
+    #[serde(default)]
+    pub subnets: Vec<SubnetView>,
     /// Oldest first.
     pub waiting: Vec<WaitingView>,
     /// What was set out to be done with EC2 and is not settled.
@@ -155,6 +159,9 @@ pub struct WaitingView {
     pub cause: RefusalCause,
     /// Why it waits, for people.
     pub message: String,
+    /// When what it waits for is tried again, milliseconds from now; `None`: it is under way, or something must change first.
+    #[serde(default)]
+    pub retry_in_ms: Option<u64>,
 }
 
 /// Something set out to be done.
@@ -204,6 +211,7 @@ impl Pool {
     /// The pool as it is now.
     #[must_use]
     pub fn view(&self, now: Now) -> PoolView {
+        let subnets = self.subnets(now);
         let now = now.mono;
         let mut interfaces: Vec<&Interface> = self.interfaces.values().collect();
         interfaces.sort_by_key(|i| (i.card, i.device, &i.id));
@@ -216,6 +224,7 @@ impl Pool {
                 .into_iter()
                 .map(|i| self.interface_view(i, now))
                 .collect(),
+            subnets,
             waiting: self.waiting_view(now),
             intents: self.intents.values().map(|i| intent_view(i, now)).collect(),
             backoffs: self.backoff_view(now),
@@ -303,14 +312,20 @@ impl Pool {
         let why = |wait| refuse::why(self, wait, now);
         self.waiting
             .values()
-            .map(|w| WaitingView {
-                key: w.key.clone(),
-                meta: w.meta.clone(),
-                requests: w.askers.iter().map(|a| a.request).collect(),
-                for_ms: ms(now, w.since),
-                left_ms: ms(w.deadline(), now),
-                cause: w.cause,
-                message: why(w).message,
+            .map(|w| {
+                let why = why(w);
+                WaitingView {
+                    key: w.key.clone(),
+                    meta: w.meta.clone(),
+                    requests: w.askers.iter().map(|a| a.request).collect(),
+                    for_ms: ms(now, w.since),
+                    left_ms: ms(w.deadline(), now),
+                    cause: w.cause,
+                    message: why.message,
+                    retry_in_ms: why
+                        .retry_in
+                        .map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+                }
             })
             .collect()
     }

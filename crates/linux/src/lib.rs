@@ -10,6 +10,7 @@
 //! | [`netns`] | network namespaces by path |
 //! | [`netlink`] | requests to rtnetlink, in batches, with the kernel's own words in the errors |
 //! | [`pod`] | a pod's interfaces: add, delete, check (the CNI plugin) |
+//! | [`egress`] | a pod's way out in the other family: link, addresses, translation (the egress plugin) |
 //! | [`host`] | the node's own links, routes, rules and sysctls (the agent) |
 //! | [`conntrack`] | the connections that the kernel tracks |
 //! | [`earlier`] | what connections and pods of an earlier setting still need |
@@ -24,6 +25,7 @@
 
 pub mod conntrack;
 pub mod earlier;
+pub mod egress;
 #[cfg(feature = "nft")]
 pub mod handback;
 pub mod host;
@@ -38,9 +40,11 @@ pub mod observe;
 #[cfg(feature = "nft")]
 pub mod original;
 pub mod pod;
+mod randomize;
 #[cfg(feature = "nft")]
 mod run;
 pub mod sysctl;
 pub mod watch;
 
 pub use mac::{Mac, ParseMacError};
+pub use randomize::Randomize;

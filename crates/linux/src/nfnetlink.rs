@@ -126,7 +126,7 @@ impl Nfnetlink {
     pub(crate) fn commit(&mut self, changes: &[Delete], what: &str) -> Result<(), NetlinkError> {
         let messages = changes
             .iter()
-            .map(|change| (kind(change.message()), change.body()));
+            .map(|change| (kind(change.message()), 0, change.body()));
         self.0.transaction(SUBSYSTEM, messages, what)
     }
 }

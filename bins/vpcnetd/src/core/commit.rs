@@ -1,7 +1,7 @@
 //! The order of a batch's end: checkpoint, journal, answers, orders.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use vpcnet_ipam::{
     Action, ActionId, Answer, Checkpoint, Event, FailureClass, PodKey, Refusal, RefusalCause, RequestId,
@@ -9,7 +9,7 @@ use vpcnet_ipam::{
 
 use super::{Batch, Core, JOURNAL_LAG, JOURNAL_RETRY, Order, Told};
 use crate::clock;
-use crate::metrics::AddStage;
+use crate::metrics::{AddStage, cause_label};
 use crate::state::{Intent, StateFile};
 
 /// EC2 remembers a client token for a day.
@@ -231,6 +231,8 @@ impl Core {
         self.told.push(Told {
             answer,
             key: caller.key,
+            meta: caller.meta,
+            is_add: caller.is_add,
             took: caller.arrived.elapsed(),
             stages: (caller.is_add && !lost).then(|| {
                 [
@@ -245,14 +247,17 @@ impl Core {
     /// Logs and counts what was answered since the last time.
     pub(super) fn note_answers(&mut self) {
         for told in std::mem::take(&mut self.told) {
-            self.log(&told.key, &told.answer, told.took);
+            self.log(&told);
             for (stage, took) in told.stages.into_iter().flatten() {
                 self.metrics.stage(stage, took);
             }
         }
     }
 
-    fn log(&self, key: &PodKey, answer: &Answer, took: Duration) {
+    fn log(&mut self, told: &Told) {
+        let Told {
+            answer, key, took, ..
+        } = told;
         let took_us = took.as_micros();
         match answer {
             Answer::Assigned(leases) => {
@@ -267,12 +272,26 @@ impl Core {
             }
             Answer::UnknownPod => tracing::debug!(sandbox = %key.container_id, took_us, "no such owner"),
             Answer::Refused(refusal) => {
-                self.metrics.no_address.inc();
-                self.starved.notify_one();
-                tracing::warn!(sandbox = %key.container_id, cause = ?refusal.cause, message = %refusal.message, took_us, "refused");
+                self.refusals
+                    .note(key, &told.meta, told.is_add, refusal, clock::now().wall_ns, *took);
+                let refused = &self.metrics.refused;
+                refused.with_label_values(&[cause_label(refusal.cause)]).inc();
+                if told.is_add && is_want(refusal.cause) {
+                    self.metrics.no_address.inc();
+                    self.starved.notify_one();
+                }
+                tracing::warn!(pod = %told.meta, sandbox = %key.container_id, cause = ?refusal.cause, message = %refusal.message, took_us, "refused");
             }
         }
     }
+}
+
+/// Was there no address to give? Otherwise something else was the matter.
+fn is_want(cause: RefusalCause) -> bool {
+    !matches!(
+        cause,
+        RefusalCause::Deleted | RefusalCause::CheckpointFailed | RefusalCause::BadRequest
+    )
 }
 
 /// The id an action is reported by.

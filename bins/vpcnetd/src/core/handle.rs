@@ -8,6 +8,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use vpcnet_ipam::{Answer, Cards, Event, Mono, Now, PodKey, PodMeta, Pool, RequestId};
 
 use super::Started;
+use super::refusals::Refusals;
 use crate::state::Facts;
 
 /// A look at the pool, run by the core between two batches.
@@ -27,6 +28,8 @@ pub struct View<'a> {
     pub checkpoint_error: Option<&'a str>,
     /// What was odd at start.
     pub notes: &'a [String],
+    /// Who was refused lately.
+    pub refusals: &'a Refusals,
     /// Now.
     pub now: Now,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use vpcnet_ipam::{Answer, Mono, Refusal, RefusalCause, RequestId};
 
+use super::Told;
 use super::handle::{Call, Wish};
 
 /// How soon a caller is told to come back: IMDS is asked again within this time.
@@ -15,6 +16,8 @@ const RETRY_IN: Duration = Duration::from_secs(5);
 pub(crate) struct WaitingRoom {
     calls: BTreeMap<RequestId, Call>,
     why: String,
+    /// Those who were refused, for the core to note.
+    pub(crate) told: Vec<Told>,
 }
 
 impl WaitingRoom {
@@ -52,7 +55,7 @@ impl WaitingRoom {
                     .collect();
                 for request in waiting {
                     if let Some(add) = self.calls.remove(&request) {
-                        send(
+                        self.send(
                             add,
                             refusal(
                                 RefusalCause::Deleted,
@@ -62,7 +65,7 @@ impl WaitingRoom {
                     }
                 }
                 let text = self.sentence("its address is not given back yet");
-                send(call, refusal(RefusalCause::StillWorking, text));
+                self.send(call, refusal(RefusalCause::StillWorking, text));
             }
         }
     }
@@ -88,7 +91,7 @@ impl WaitingRoom {
         for request in over {
             let text = self.sentence("no address was given");
             if let Some(call) = self.calls.remove(&request) {
-                send(call, refusal(RefusalCause::StillWorking, text));
+                self.send(call, refusal(RefusalCause::StillWorking, text));
             }
         }
     }
@@ -96,6 +99,19 @@ impl WaitingRoom {
     /// All calls, for the pool that is there at last.
     pub(crate) fn open(&mut self) -> impl Iterator<Item = Call> + use<> {
         std::mem::take(&mut self.calls).into_values()
+    }
+
+    /// A caller that has gone needs no refusal, but is told of.
+    fn send(&mut self, call: Call, answer: Answer) {
+        self.told.push(Told {
+            answer: answer.clone(),
+            is_add: matches!(call.wish, Wish::Address { .. }),
+            key: call.key,
+            meta: call.meta,
+            took: call.arrived.elapsed(),
+            stages: None,
+        });
+        let _ = call.reply.send(answer);
     }
 
     fn sentence(&self, what: &str) -> String {
@@ -119,9 +135,4 @@ fn refusal(cause: RefusalCause, message: String) -> Answer {
         message,
         retry_in: Some(RETRY_IN),
     })
-}
-
-/// A caller that has gone needs no refusal.
-fn send(call: Call, answer: Answer) {
-    let _ = call.reply.send(answer);
 }

@@ -2,15 +2,12 @@
 //! whoever knows one could ask for its deletion.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use ipnet::Ipv6Net;
 use serde_json::{Map, Value, json};
-use vpcnet_ipam::{AddressState, AddressView, InterfaceKind, InterfaceView, OwnerView, PoolView};
+use vpcnet_ipam::{AddressState, InterfaceKind, InterfaceView, OwnerView, PoolView};
 
 use crate::clock::rfc3339;
-
-/// Addresses of a /80.
-const IPV6_PREFIX_SIZE: u64 = 1 << 48;
 
 /// Go's zero time.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -23,68 +20,120 @@ pub(super) fn page(view: &PoolView) -> Value {
             .or_default()
             .push(interface);
     }
-    let cards = cards
-        .into_iter()
-        .map(|(card, interfaces)| (card, card_page(&interfaces)));
+    let excluded = |i: &InterfaceView| view.targets.subnets.excluded.contains(&i.subnet);
+    let cards = cards.into_iter().map(|(card, interfaces)| {
+        let enis = interfaces.iter().map(|i| (i.id.to_string(), eni(i, excluded(i))));
+        let mut page = Map::new();
+        page.insert("TotalIPs".into(), total(&interfaces).into());
+        page.insert("AssignedIPs".into(), assigned(&interfaces).into());
+        page.insert("ENIs".into(), Value::Object(enis.collect()));
+        (card, Value::Object(page))
+    });
     Value::Object(cards.collect())
 }
 
-fn card_page(interfaces: &[&InterfaceView]) -> Value {
-    let all = || {
-        interfaces
+/// All that pods could have: of a /80 that is more than anybody counts.
+fn total(interfaces: &[&InterfaceView]) -> u64 {
+    let of = |i: &&InterfaceView| {
+        let v4 = i
+            .addresses
             .iter()
-            .flat_map(|i| &i.addresses)
             .filter(|a| a.state != AddressState::Releasing)
+            .count();
+        let v6 = i.ipv6_prefixes.iter().map(|p| {
+            let bits = u32::from(p.max_prefix_len() - p.prefix_len());
+            1_u64.checked_shl(bits).unwrap_or(u64::MAX)
+        });
+        v6.fold(u64::try_from(v4).unwrap_or(u64::MAX), u64::saturating_add)
     };
-    let assigned = all().filter(|a| a.state == AddressState::Assigned).count();
-    let ipv6 = || interfaces.iter().flat_map(|i| &i.ipv6);
-    let ipv6_assigned = ipv6().filter(|a| a.state == AddressState::Assigned).count();
-    let prefixes: usize = interfaces.iter().map(|i| i.ipv6_prefixes.len()).sum();
-    let total = all().count() as u64 + prefixes as u64 * IPV6_PREFIX_SIZE;
-    let enis: Map<String, Value> = interfaces.iter().map(|i| (i.id.to_string(), eni(i))).collect();
-    json!({ "TotalIPs": total, "AssignedIPs": assigned + ipv6_assigned, "ENIs": enis })
+    interfaces.iter().map(of).fold(0, u64::saturating_add)
 }
 
-fn eni(i: &InterfaceView) -> Value {
-    let cidrs: Map<String, Value> = i
-        .addresses
+fn assigned(interfaces: &[&InterfaceView]) -> usize {
+    let of = |i: &&InterfaceView| {
+        let states = i
+            .addresses
+            .iter()
+            .map(|a| a.state)
+            .chain(i.ipv6.iter().map(|a| a.state));
+        states.filter(|s| *s == AddressState::Assigned).count()
+    };
+    interfaces.iter().map(of).sum()
+}
+
+/// A CIDR with those of its addresses that somebody has or had: only these are listed, as in the original.
+struct Cidr {
+    net: ipnet::IpNet,
+    addresses: Map<String, Value>,
+}
+
+impl Cidr {
+    fn new(net: impl Into<ipnet::IpNet>) -> Self {
+        Self {
+            net: net.into(),
+            addresses: Map::new(),
+        }
+    }
+
+    fn add(&mut self, at: IpAddr, owner: Option<&OwnerView>) {
+        if let Some(owner) = owner {
+            self.addresses.insert(at.to_string(), address(at, owner));
+        }
+    }
+
+    fn page(self) -> (String, Value) {
+        let is_prefix = self.net.prefix_len() != self.net.max_prefix_len();
+        let (family, mask) = match self.net {
+            ipnet::IpNet::V4(net) => ("4", base64(&net.netmask().octets())),
+            ipnet::IpNet::V6(net) => ("6", base64(&net.netmask().octets())),
+        };
+        let page = json!({
+            "Cidr": { "IP": self.net.addr(), "Mask": mask },
+            "IPAddresses": self.addresses,
+            "IsPrefix": is_prefix,
+            "AddressFamily": family,
+        });
+        (self.net.to_string(), page)
+    }
+}
+
+fn eni(i: &InterfaceView, excluded: bool) -> Value {
+    let mut v4: BTreeMap<ipnet::Ipv4Net, Cidr> =
+        i.prefixes.iter().map(|net| (*net, Cidr::new(*net))).collect();
+    for a in &i.addresses {
+        let net = a.prefix.unwrap_or_else(|| a.address.into());
+        let cidr = v4.entry(net).or_insert_with(|| Cidr::new(net));
+        cidr.add(a.address.into(), a.owner.as_ref());
+    }
+    let mut v6: BTreeMap<ipnet::Ipv6Net, Cidr> = i
+        .ipv6_prefixes
         .iter()
-        .map(|a| (format!("{}/32", a.address), cidr(a)))
+        .map(|net| (*net, Cidr::new(*net)))
         .collect();
+    for a in &i.ipv6 {
+        if let Some((_, cidr)) = v6.iter_mut().find(|(net, _)| net.contains(&a.address)) {
+            cidr.add(a.address.into(), a.owner.as_ref());
+        }
+    }
+    let v4: Map<String, Value> = v4.into_values().map(Cidr::page).collect();
+    let v6: Map<String, Value> = v6.into_values().map(Cidr::page).collect();
     json!({
         "ID": i.id,
         "IsPrimary": i.is_primary,
         "IsTrunk": i.kind == InterfaceKind::Trunk,
         "IsEFA": matches!(i.kind, InterfaceKind::Efa | InterfaceKind::EfaOnly),
         "DeviceNumber": i.device,
-        "AvailableIPv4Cidrs": cidrs,
-        "IPv6Cidrs": ipv6_cidrs(i),
-        "IsExcludedForPodIPs": false,
+        "AvailableIPv4Cidrs": v4,
+        "IPv6Cidrs": v6,
+        "IsExcludedForPodIPs": excluded,
         "RouteTableID": i.route_table,
         "SubnetID": i.subnet,
     })
 }
 
-fn ipv6_cidrs(i: &InterfaceView) -> Map<String, Value> {
-    let cidr = |prefix: &Ipv6Net| {
-        let inside = i.ipv6.iter().filter(|a| prefix.contains(&a.address));
-        let addresses: Map<String, Value> = inside
-            .filter_map(|a| Some((a.address.to_string(), entry(&a.address, a.owner.as_ref()?))))
-            .collect();
-        json!({
-            "Cidr": { "IP": prefix.network(), "Mask": "/////////////wAAAAAAAA==" },
-            "IPAddresses": addresses,
-            "IsPrefix": true,
-            "AddressFamily": "6",
-        })
-    };
-    i.ipv6_prefixes.iter().map(|p| (p.to_string(), cidr(p))).collect()
-}
-
-/// An address that somebody has or had.
-fn entry(address: &impl serde::Serialize, owner: &OwnerView) -> Value {
+fn address(at: IpAddr, owner: &OwnerView) -> Value {
     json!({
-        "Address": address,
+        "Address": at,
         "IPAMKey": { "networkName": owner.key.network, "containerID": "", "ifName": "" },
         "IPAMMetadata": {
             "k8sPodNamespace": owner.meta.namespace,
@@ -96,20 +145,38 @@ fn entry(address: &impl serde::Serialize, owner: &OwnerView) -> Value {
     })
 }
 
-fn cidr(a: &AddressView) -> Value {
-    let mut addresses = Map::new();
-    // Only addresses somebody has or had are listed, as in the original.
-    if let Some(owner) = &a.owner {
-        addresses.insert(a.address.to_string(), entry(&a.address, owner));
-    }
-    json!({
-        "Cidr": { "IP": a.address, "Mask": "/////w==" },
-        "IPAddresses": addresses,
-        "IsPrefix": false,
-        "AddressFamily": "4",
-    })
-}
-
 fn time(ns: i64) -> String {
     if ns == 0 { NEVER.to_owned() } else { rfc3339(ns) }
+}
+
+/// As Go writes bytes into JSON: the standard alphabet, padded.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let byte = |n: usize| u32::from(chunk.get(n).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for n in 0..4 {
+            let index = (bits >> (18 - 6 * n)) & 63;
+            let letter = ALPHABET.get(index as usize).copied().unwrap_or(b'=');
+            text.push(if n > chunk.len() { '=' } else { char::from(letter) });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::base64;
+
+    #[test]
+    fn masks_are_written_as_go_writes_bytes() {
+        assert_eq!(base64(&[255, 255, 255, 255]), "/////w==");
+        assert_eq!(base64(&[255, 255, 255, 240]), "////8A==");
+        assert_eq!(
+            base64(&[255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0]),
+            "/////////////wAAAAAAAA=="
+        );
+        assert_eq!(base64(b"foobar"), "Zm9vYmFy");
+    }
 }

@@ -31,6 +31,8 @@ pub(super) enum Place {
     Host,
     /// Our nftables table.
     Table,
+    /// The nftables tables of pods' egress.
+    Egress,
     /// The route and rules of a pod's address.
     Pod(IpAddr),
     /// Whether its route, which somebody wrote, leads to the pod: every ADD writes one, so this look has to be a quick one.
@@ -45,6 +47,7 @@ impl Place {
         match self {
             Self::Host => "host",
             Self::Table => "nftables",
+            Self::Egress => "egress",
             Self::Pod(_) | Self::Way(_) | Self::AllPods => "pod",
         }
     }
@@ -55,6 +58,7 @@ impl fmt::Display for Place {
         match self {
             Self::Host => f.write_str("the network of the node's interfaces"),
             Self::Table => f.write_str("nftables table ip vpcnet"),
+            Self::Egress => f.write_str("nftables table vpcnet_egress"),
             Self::Pod(address) | Self::Way(address) => {
                 write!(f, "the route and rules of pod address {address}")
             }

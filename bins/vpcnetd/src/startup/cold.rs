@@ -1,6 +1,6 @@
 //! A start on a machine nothing is known of: IMDS says what it is, and is asked until it does.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::Ipv6Net;
 use vpcnet_cloud::{Ec2, InstanceFacts};
@@ -28,9 +28,16 @@ pub async fn cold(
 ) -> (Started, Vec<InterfaceFacts>, Ec2) {
     let mut pause = PAUSE.0;
     loop {
-        match attempt(around, &found, &kernel).await {
+        let began = Instant::now();
+        let attempted = attempt(around, &found, &kernel).await;
+        around
+            .metrics
+            .drop_in
+            .initialised(attempted.is_ok(), began.elapsed());
+        match attempted {
             Ok(done) => return done,
             Err(why) => {
+                around.metrics.error("nodeInit");
                 tracing::warn!(%why, retry_in_ms = pause.as_millis(), "not started yet");
                 around.core.starting(why);
             }
@@ -49,7 +56,7 @@ async fn attempt(
     let mut machine = machine(&instance);
     let vpc_ipv6_cidrs = ipv6_facts(around, &mut machine).await?;
     let ec2 = around.ec2(&machine.region).map_err(|e| e.to_string())?;
-    let limits = limits_of(around, &ec2, &machine, found).await?;
+    let limits = limits_of(around.config.pool.imds_only, &ec2, &machine, found).await?;
     let in_use = InUse {
         checkpoint: found.checkpoint.as_ref(),
         kernel,
@@ -187,12 +194,7 @@ async fn zone_of(around: &Surroundings, ec2: &Ec2, machine: &Machine, found: &Fo
 }
 
 /// From the table, else from an earlier life, else from EC2.
-async fn limits_of(
-    around: &Surroundings,
-    ec2: &Ec2,
-    machine: &Machine,
-    found: &Found,
-) -> Result<Limits, String> {
+async fn limits_of(imds_only: bool, ec2: &Ec2, machine: &Machine, found: &Found) -> Result<Limits, String> {
     if let Some(known) = vpcnet_limits::lookup(&machine.instance_type) {
         return Ok(limits::of_type(known));
     }
@@ -203,7 +205,7 @@ async fn limits_of(
     {
         return Ok(state.facts.limits.clone());
     }
-    if around.config.pool.imds_only {
+    if imds_only {
         return Err(format!(
             "the limits of instance type {} are not in the built-in table, and ENABLE_IMDS_ONLY_MODE forbids to ask EC2 for them",
             machine.instance_type
@@ -236,4 +238,147 @@ fn salt() -> String {
         return format!("{}-{}", super::boot_id(), clock::now().wall_ns);
     }
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use vpcnet_cloud::{CredentialProvider, CredentialSource, Ec2Config, Imds};
+    use vpcnet_ipam::Journal;
+
+    use super::*;
+    use crate::state::StateFile;
+
+    /// EC2 at this address.
+    fn ec2(endpoint: String) -> Ec2 {
+        let imds = Imds::new(Some("http://127.0.0.1:1".into())).unwrap();
+        let keys = |name: &str| {
+            let known = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].contains(&name);
+            known.then(|| "x".to_owned())
+        };
+        let source = CredentialSource::from_environment(&keys, &imds, "eu-west-1").unwrap();
+        let mut config = Ec2Config::new("eu-west-1", CredentialProvider::new(source).unwrap());
+        config.endpoint = Some(endpoint);
+        Ec2::new(config).unwrap()
+    }
+
+    /// Answers every request with this.
+    fn answering(body: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                // The request may come in pieces; its end is that of the form's last field.
+                let mut seen = Vec::new();
+                let mut piece = [0; 4096];
+                while !String::from_utf8_lossy(&seen).contains("InstanceType.1=") {
+                    let n = stream.read(&mut piece).unwrap();
+                    if n == 0 {
+                        break;
+                    }
+                    seen.extend_from_slice(&piece[..n]);
+                }
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                    body.len()
+                );
+                stream.write_all((head + body).as_bytes()).unwrap();
+            }
+        });
+        format!("http://{address}")
+    }
+
+    fn machine(instance_type: &str) -> Machine {
+        Machine {
+            instance_type: instance_type.into(),
+            ..Machine::default()
+        }
+    }
+
+    /// An earlier life on such a machine, with such limits.
+    fn earlier(instance_type: &str, limits: &Limits) -> Found {
+        let facts = Facts {
+            machine: machine(instance_type),
+            limits: limits.clone(),
+            ..Facts::default()
+        };
+        let identity = super::identity(&facts.machine, "salt");
+        let valid = limits::of_type(vpcnet_limits::lookup("m5.large").unwrap());
+        let journal: Journal = Pool::new(identity, valid, vpcnet_ipam::Targets::default())
+            .unwrap()
+            .journal();
+        let bytes = StateFile::write(&facts, &journal).unwrap();
+        Found {
+            state: Some(StateFile::parse(&bytes).unwrap()),
+            ..Found::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_type_that_the_table_lacks_has_the_limits_of_the_earlier_life_else_those_that_ec2_tells() {
+        let away = || ec2("http://127.0.0.1:1".into());
+        let known = limits_of(false, &away(), &machine("m5.large"), &Found::default())
+            .await
+            .unwrap();
+        assert_eq!(known.ipv4_per_interface, 10, "the table needs nobody");
+        let remembered = Limits {
+            ipv4_per_interface: 77,
+            ..known.clone()
+        };
+        let found = earlier("x9.huge", &remembered);
+        assert_eq!(
+            limits_of(false, &away(), &machine("x9.huge"), &found)
+                .await
+                .unwrap(),
+            remembered
+        );
+        // Another type was there: its limits are not this one's.
+        let why = limits_of(false, &away(), &machine("x9.small"), &found)
+            .await
+            .unwrap_err();
+        assert!(
+            why.contains("x9.small are not in the built-in table and EC2 does not tell them"),
+            "{why}"
+        );
+    }
+
+    #[tokio::test]
+    async fn ec2_is_not_asked_where_only_imds_may_be() {
+        let why = limits_of(true, &ec2(answering("")), &machine("x9.huge"), &Found::default())
+            .await
+            .unwrap_err();
+        assert!(
+            why.contains("x9.huge") && why.contains("ENABLE_IMDS_ONLY_MODE"),
+            "{why}"
+        );
+    }
+
+    #[tokio::test]
+    async fn limits_that_make_no_sense_are_named_and_not_taken() {
+        for (body, reason) in [
+            (
+                "<DescribeInstanceTypesResponse><instanceTypeSet><item><instanceType>x9.huge</instanceType><networkInfo><maximumNetworkInterfaces>many</maximumNetworkInterfaces></networkInfo></item></instanceTypeSet></DescribeInstanceTypesResponse>",
+                "many",
+            ),
+            (
+                "<DescribeInstanceTypesResponse><instanceTypeSet><item><instanceType>x9.huge</instanceType></item></instanceTypeSet></DescribeInstanceTypesResponse>",
+                "no interface and address limits for x9.huge",
+            ),
+            (
+                "<DescribeInstanceTypesResponse><instanceTypeSet/></DescribeInstanceTypesResponse>",
+                "x9.huge",
+            ),
+            ("<DescribeInstanceTypesResponse><instanceTypeSet>", "ends before"),
+            ("<html>502 Bad Gateway</html>", "no DescribeInstanceTypesResponse"),
+        ] {
+            let ec2 = ec2(answering(body));
+            let why = limits_of(false, &ec2, &machine("x9.huge"), &Found::default())
+                .await
+                .unwrap_err();
+            assert!(why.contains("x9.huge") && why.contains(reason), "{body}: {why}");
+        }
+    }
 }

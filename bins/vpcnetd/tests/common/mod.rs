@@ -8,6 +8,8 @@
     clippy::indexing_slicing
 )]
 
+pub mod root;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +36,7 @@ pub struct Agent {
     pub socket: PathBuf,
     pub core: CoreHandle,
     pub publisher: Publisher,
+    pub metrics: Arc<Metrics>,
     _orders: mpsc::UnboundedReceiver<Order>,
     stop: watch::Sender<bool>,
     pub server: tokio::task::JoinHandle<()>,
@@ -65,7 +68,7 @@ impl Agent {
         });
         let services = grpc::Services {
             core: handle.clone(),
-            metrics,
+            metrics: Arc::clone(&metrics),
             published: publisher.subscribe(),
         };
         let bound = socket::bind(&path).unwrap();
@@ -79,6 +82,7 @@ impl Agent {
             socket: path,
             core: handle,
             publisher,
+            metrics,
             _orders: orders,
             stop,
             server,

@@ -32,7 +32,7 @@ const SKEW: Duration = Duration::from_secs(240);
 const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
 
 /// The answer of actions that answer nothing.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(super) struct Done {
     #[serde(default, rename = "return", deserialize_with = "optional")]
     done: Option<bool>,

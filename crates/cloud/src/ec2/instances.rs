@@ -160,7 +160,7 @@ impl InstanceType {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Instances {
     #[serde(default, rename = "reservationSet", deserialize_with = "items")]
@@ -169,7 +169,7 @@ pub(super) struct Instances {
     next_token: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Reservation {
     #[serde(default, rename = "instancesSet", deserialize_with = "items")]
     instances: Vec<Instance>,
@@ -181,7 +181,7 @@ impl Instances {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct InstanceTypes {
     #[serde(default, rename = "instanceTypeSet", deserialize_with = "items")]

@@ -129,7 +129,7 @@ pub struct AssignedIpv6 {
     pub prefixes: Vec<Ipv6Net>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(super) struct Created {
     #[serde(rename = "networkInterface")]
     interface: NetworkInterface,

@@ -165,7 +165,7 @@ pub struct PresentInterfaces {
     pub missing: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Answer {
     #[serde(default, rename = "networkInterfaceSet", deserialize_with = "items")]

@@ -6,6 +6,8 @@ mod instances;
 mod interface_ops;
 mod interfaces;
 mod network;
+#[cfg(feature = "fuzzing")]
+mod shown;
 mod tags;
 
 use std::sync::Arc;
@@ -23,6 +25,8 @@ pub use interfaces::{
     Attachment, ConnectionTracking, NetworkInterface, PresentInterfaces, PrivateAddress, SecurityGroupRef,
 };
 pub use network::{SecurityGroup, Subnet, Vpc};
+#[cfg(feature = "fuzzing")]
+pub(crate) use shown::{SHOWN, shown};
 pub use tags::Tag;
 
 use crate::endpoint::{parse, regional};

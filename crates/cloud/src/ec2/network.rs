@@ -149,7 +149,7 @@ pub struct SecurityGroup {
 
 macro_rules! answer {
     ($name:ident, $set:literal, $item:ty) => {
-        #[derive(Deserialize)]
+        #[derive(Debug, Deserialize)]
         #[serde(rename_all = "camelCase")]
         pub(super) struct $name {
             #[serde(default, rename = $set, deserialize_with = "items")]

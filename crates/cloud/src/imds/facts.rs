@@ -124,20 +124,7 @@ impl Imds {
     /// Also if IMDS has none.
     pub async fn security_groups(&self, mac: &str) -> Result<Vec<String>, ImdsError> {
         let path = path_of(mac, "security-group-ids");
-        let found: Vec<String> = self
-            .require(&path)
-            .await?
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect();
-        match found.iter().find(|id| !id.starts_with("sg-")) {
-            Some(_) => Err(ImdsError::Malformed {
-                path,
-                reason: "it does not list security groups (sg-…)".to_owned(),
-            }),
-            None if found.is_empty() => Err(ImdsError::Missing { path }),
-            None => Ok(found),
-        }
+        groups(&path, &self.require(&path).await?)
     }
 
     /// The region: its own path, or, where IMDS is older than that, the identity document, which the AWS VPC CNI reads.
@@ -162,14 +149,35 @@ impl Imds {
     /// A value that is one word of letters, digits, `-`, `.` and `_`.
     pub(super) async fn word(&self, path: &str) -> Result<String, ImdsError> {
         let text = self.require(path).await?;
-        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-        if text.is_empty() || text.len() > 128 || !text.bytes().all(plain) {
-            let reason = "it is not one plain word".to_owned();
-            return Err(ImdsError::Malformed {
-                path: path.to_owned(),
-                reason,
-            });
-        }
+        plain_word(path, &text)?;
         Ok(text)
+    }
+}
+
+/// Whether a value is one word of letters, digits, `-`, `.` and `_`.
+pub(super) fn plain_word(path: &str, text: &str) -> Result<(), ImdsError> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    if text.is_empty() || text.len() > 128 || !text.bytes().all(plain) {
+        let reason = "it is not one plain word".to_owned();
+        return Err(ImdsError::Malformed {
+            path: path.to_owned(),
+            reason,
+        });
+    }
+    Ok(())
+}
+
+/// Security groups, as a list of plain words that begin with `sg-`; never empty.
+pub(super) fn groups(path: &str, text: &str) -> Result<Vec<String>, ImdsError> {
+    let found: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+    let path = path.to_owned();
+    let is_one = |id: &String| id.starts_with("sg-") && plain_word(&path, id).is_ok();
+    match found.iter().find(|id| !is_one(id)) {
+        Some(_) => Err(ImdsError::Malformed {
+            path,
+            reason: "it does not list security groups (sg-…)".to_owned(),
+        }),
+        None if found.is_empty() => Err(ImdsError::Missing { path }),
+        None => Ok(found),
     }
 }

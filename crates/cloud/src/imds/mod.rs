@@ -9,6 +9,8 @@
 mod error;
 mod facts;
 mod interface;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod values;
 mod wire;
 
 use std::sync::Arc;

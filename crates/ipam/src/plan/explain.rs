@@ -6,6 +6,7 @@ use super::{CardPlan, Ceiling, Plan, Step, make};
 use crate::arithmetic;
 use crate::kind::Kind;
 use crate::pool::Pool;
+use crate::refuse::span;
 use crate::targets::Mode;
 use crate::time::{Mono, Now};
 
@@ -25,7 +26,7 @@ impl Pool {
     #[must_use]
     pub fn explain(&self, now: Now) -> PlanReport {
         let plan = make(self, now.mono, true);
-        let mut lines = Vec::new();
+        let mut lines = self.differs();
         for card in &plan.cards {
             let mut of_card = vec![self.have(card), self.want(card)];
             of_card.extend(self.reach(card));
@@ -42,14 +43,12 @@ impl Pool {
                 plan.tally.orphans
             ));
         }
-        lines.extend(plan.blocked.iter().map(|b| {
-            format!(
-                "{} must wait {} ms more: {}",
-                b.what,
-                b.until.since(now.mono).as_millis(),
-                b.why
-            )
-        }));
+        lines.extend(self.new_ones_lie(now));
+        lines.extend(
+            plan.blocked
+                .iter()
+                .map(|b| format!("{} must wait {} more: {}", b.what, span(now.mono, b.until), b.why)),
+        );
         lines.extend(plan.kept.iter().cloned());
         lines.extend(self.intents.values().map(|i| self.under_way(i, now.mono)));
         if plan.steps.is_empty() {
@@ -220,23 +219,23 @@ impl Pool {
     }
 
     fn under_way(&self, intent: &crate::intent::Intent, now: Mono) -> String {
-        let age = now.since(intent.since).as_millis();
+        let age = span(intent.since, now);
         let at = intent.ready_at(now);
         match (&intent.trouble, at > now) {
             (Some(t), true) => {
                 format!(
-                    "{} (for {age} ms): tried again in {} ms after: {}",
+                    "{} (for {age}): tried again in {} after: {}",
                     intent.title(),
-                    at.since(now).as_millis(),
+                    span(now, at),
                     t.message
                 )
             }
             (Some(t), false) => format!(
-                "{} under way for {age} ms, again after: {}",
+                "{} under way for {age}, again after: {}",
                 intent.title(),
                 t.message
             ),
-            (None, _) => format!("{} under way for {age} ms", intent.title()),
+            (None, _) => format!("{} under way for {age}", intent.title()),
         }
     }
 }

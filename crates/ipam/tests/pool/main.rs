@@ -12,6 +12,7 @@ mod cards;
 mod checkpoint;
 mod cloud;
 mod evidence;
+mod explain;
 mod failures;
 mod ipv6;
 mod old;

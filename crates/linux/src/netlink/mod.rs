@@ -15,7 +15,6 @@ pub(crate) mod parse;
 mod query;
 mod request;
 mod socket;
-#[cfg(feature = "nft")]
 mod transaction;
 
 pub use error::{Errno, NetlinkError, Refusal};

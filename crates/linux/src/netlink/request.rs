@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use ipnet::IpNet;
 use netlink_packet_core::Emitable;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
@@ -66,6 +66,13 @@ pub enum Request {
         no_dad: bool,
         /// Make no route to the address' subnet (IFA_F_NOPREFIXROUTE), now or when the link comes up again.
         no_prefix_route: bool,
+    },
+    /// Add an address of link scope: the kernel chooses it as a source only towards that link, though it may stand on many.
+    AddLinkAddress {
+        /// The link.
+        device: Device,
+        /// The address with its prefix length.
+        net: IpNet,
     },
     /// Take an address away.
     DeleteAddress {
@@ -142,6 +149,11 @@ impl Request {
                 }
                 message(out, RTM_NEWADDR, CREATE | EXCL, sequence, &address);
             }
+            Self::AddLinkAddress { device, net } => {
+                let mut address = address_message(device, net);
+                address.header.scope = AddressScope::Link;
+                message(out, RTM_NEWADDR, CREATE | EXCL, sequence, &address);
+            }
             Self::DeleteAddress { device, net } => {
                 message(out, RTM_DELADDR, 0, sequence, &address_message(device, net));
             }
@@ -202,7 +214,9 @@ impl fmt::Display for Request {
                 mtu.map_or(Ok(()), |mtu| write!(f, " mtu {mtu}"))
             }
             Self::AwaitCarrier(device) => write!(f, "wait for link {device} to carry packets"),
-            Self::AddAddress { device, net, .. } => write!(f, "add address {net} dev {device}"),
+            Self::AddAddress { device, net, .. } | Self::AddLinkAddress { device, net } => {
+                write!(f, "add address {net} dev {device}")
+            }
             Self::DeleteAddress { device, net } => write!(f, "delete address {net} dev {device}"),
             Self::AddRoute(route) => write!(f, "add route {route}"),
             Self::ReplaceRoute(route) => write!(f, "replace route {route}"),

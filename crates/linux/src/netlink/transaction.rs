@@ -28,14 +28,14 @@ impl Emitable for Bound {
 }
 
 impl Socket {
-    /// Carries out the messages (type and body) as one transaction of the subsystem; nothing, if there are none.
+    /// Carries out the messages (type, flags beside request and acknowledgement, body) as one transaction of the subsystem; nothing, if there are none.
     ///
     /// # Errors
     /// [`NetlinkError::Refused`] with the first refusal: nothing was changed. Others: it is not known what was done.
     pub(crate) fn transaction<B: Emitable>(
         &mut self,
         subsystem: u8,
-        messages: impl IntoIterator<Item = (u16, B)>,
+        messages: impl IntoIterator<Item = (u16, u16, B)>,
         what: &str,
     ) -> Result<(), NetlinkError> {
         let mut bytes = Vec::new();
@@ -43,9 +43,9 @@ impl Socket {
         message(&mut bytes, BEGIN, 0, begin, &Bound(subsystem));
         without_acknowledgement(&mut bytes, 0);
         let mut open = Vec::new();
-        for (kind, body) in messages {
+        for (kind, flags, body) in messages {
             let sequence = self.next();
-            message(&mut bytes, kind, 0, sequence, &body);
+            message(&mut bytes, kind, flags, sequence, &body);
             open.push(sequence);
         }
         if open.is_empty() {

@@ -30,6 +30,7 @@ use serde_json::Value;
 
 use crate::earlier::Earlier;
 
+pub use crate::randomize::Randomize;
 pub use program::NftError;
 use program::Program;
 pub(crate) use rules::{RESTORE_MARK, SOURCE_NAT};
@@ -37,18 +38,6 @@ pub use watch::{Culprit, TableWatch, Touched};
 
 /// The table's name, in family `ip`.
 pub const TABLE: &str = "vpcnet";
-
-/// How source ports are chosen for translated connections (`AWS_VPC_K8S_CNI_RANDOMIZESNAT`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Randomize {
-    /// Fully random; avoids most collisions between connections that begin at the same time.
-    #[default]
-    Prng,
-    /// From a hash of the connection.
-    Hashrandom,
-    /// The pod's own port where it is free.
-    None,
-}
 
 /// What the table shall do.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Who touches our table: the kernel tells of every nftables transaction, and in its last message of the process.
+//! Who touches our tables: the kernel tells of every nftables transaction, and in its last message of the process.
 
 use std::collections::VecDeque;
 use std::io;
@@ -33,9 +33,13 @@ pub struct Culprit {
     pub name: String,
 }
 
-/// Our table may not be as it was.
+/// A table of ours may not be as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Touched {
+    /// The SNAT and mark table.
+    pub snat: bool,
+    /// A table of pods' egress, of either family.
+    pub egress: bool,
     /// Who did it; none when messages were lost, and with them whether it was touched at all.
     pub by: Option<Culprit>,
 }
@@ -86,8 +90,12 @@ impl TableWatch {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
-                    self.reader.ours = false;
-                    return Ok(Some(Touched { by: None }));
+                    (self.reader.ours, self.reader.egress) = (false, false);
+                    return Ok(Some(Touched {
+                        snat: true,
+                        egress: true,
+                        by: None,
+                    }));
                 }
                 Err(source) => return Err(WatchError::at("receive nftables")(source)),
             }
@@ -111,6 +119,7 @@ impl AsRawFd for TableWatch {
 #[derive(Debug, Default)]
 struct Reader {
     ours: bool,
+    egress: bool,
     done: VecDeque<Touched>,
 }
 
@@ -121,21 +130,25 @@ impl Reader {
                 continue;
             }
             if frame.kind & 0xff == NEW_GENERATION {
-                if std::mem::take(&mut self.ours) {
+                let (snat, egress) = (std::mem::take(&mut self.ours), std::mem::take(&mut self.egress));
+                if snat || egress {
                     self.done.push_back(Touched {
+                        snat,
+                        egress,
                         by: culprit(frame.body),
                     });
                 }
-            } else if frame.body.first() == Some(&IPV4) && names_our_table(frame.body) {
-                self.ours = true;
+            } else {
+                self.ours |= frame.body.first() == Some(&IPV4) && names(frame.body, TABLE);
+                self.egress |= names(frame.body, crate::egress::TABLE);
             }
         }
     }
 }
 
-fn names_our_table(body: &[u8]) -> bool {
+fn names(body: &[u8], table: &str) -> bool {
     parse::attributes(body, HEADER)
-        .any(|(kind, value)| kind == NAME_OF_TABLE && text(value) == TABLE.as_bytes())
+        .any(|(kind, value)| kind == NAME_OF_TABLE && text(value) == table.as_bytes())
 }
 
 fn culprit(body: &[u8]) -> Option<Culprit> {
@@ -191,9 +204,25 @@ mod tests {
             pid: 258,
             name: "nft".to_owned(),
         });
-        assert_eq!(reader.done, [Touched { by }]);
+        let touched = |snat, egress| Touched {
+            snat,
+            egress,
+            by: by.clone(),
+        };
+        assert_eq!(reader.done, [touched(true, false)]);
         reader.read(&end_of_transaction());
         assert_eq!(reader.done.len(), 1, "told once");
+        reader.done.clear();
+        for family in [IPV4, 10] {
+            reader.read(
+                &[
+                    message(2, family, &[(1, b"vpcnet_egress\0")]),
+                    end_of_transaction(),
+                ]
+                .concat(),
+            );
+        }
+        assert_eq!(reader.done, [touched(false, true), touched(false, true)]);
     }
 
     proptest! {

@@ -18,6 +18,7 @@ mod add;
 mod check;
 mod del;
 mod error;
+mod inspect;
 mod keep;
 mod validate;
 
@@ -32,6 +33,7 @@ pub use add::{add, add_by};
 pub use check::{Finding, check};
 pub use del::del;
 pub use error::{PodError, Step};
+pub use inspect::{Must, Question, inspect};
 pub use keep::{Kept, is_led_astray, keep};
 
 /// Priority of the rule that leads to a pod.

@@ -1,0 +1,13 @@
+//! One file a target.
+
+mod checkpoint;
+mod cni;
+mod ec2_xml;
+mod imds;
+mod state;
+
+pub(crate) use checkpoint::CHECKPOINT;
+pub(crate) use cni::{CNI_ARGS, CNI_STDIN};
+pub(crate) use ec2_xml::EC2_XML;
+pub(crate) use imds::IMDS;
+pub(crate) use state::STATE;
