@@ -34,6 +34,12 @@ pub(crate) struct Arguments {
     pods: usize,
     #[arg(long)]
     idle: u64,
+    /// With `ipv6`: a namespace beyond the VPC.
+    #[arg(long)]
+    outside: Option<PathBuf>,
+    /// With `ipv6`: its address.
+    #[arg(long)]
+    outside_address: Option<std::net::Ipv6Addr>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -44,6 +50,8 @@ enum Part {
     Idle,
     /// Many pods at once on a pool that must grow.
     Burst,
+    /// IPv6 addresses.
+    Ipv6,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> io::Result<()> {
@@ -51,9 +59,17 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<()> {
         Part::Steady => steady(arguments)?,
         Part::Idle => idle(arguments)?,
         Part::Burst => burst(arguments)?,
+        Part::Ipv6 => with_ipv6(arguments)?,
     };
     println!("{report}");
     Ok(())
+}
+
+fn with_ipv6(arguments: &Arguments) -> io::Result<Value> {
+    Agent::find()?;
+    let missing = || io::Error::other("the part `ipv6` needs --outside and --outside-address");
+    let outside = arguments.outside.as_deref().zip(arguments.outside_address);
+    crate::ipv6::measure(&arguments.bin, outside.ok_or_else(missing)?, arguments.pods)
 }
 
 fn idle(arguments: &Arguments) -> io::Result<Value> {

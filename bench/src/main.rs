@@ -14,6 +14,7 @@ mod agent;
 mod budget;
 mod host;
 mod inside;
+mod ipv6;
 mod lab;
 mod outside;
 mod peers;

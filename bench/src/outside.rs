@@ -81,6 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<()> {
     )?;
     drop(lab);
     whole.insert("burst".to_owned(), burst.into());
+    whole.insert("ipv6".to_owned(), ipv6(arguments, &bin)?);
 
     eprintln!("EC2 calls by occasion …");
     whole.insert("ec2_calls".to_owned(), budget::measure(&bin)?);
@@ -94,6 +95,48 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<()> {
     std::fs::write(&arguments.report, serde_json::to_vec_pretty(&whole)?)?;
     println!("\nreport: {}", arguments.report.display());
     Ok(())
+}
+
+/// An IPv6 cluster's node, and somebody outside the VPC to talk to.
+fn ipv6(arguments: &Arguments, bin: &Path) -> io::Result<Value> {
+    eprintln!("{} pods with IPv6 addresses …", arguments.pods);
+    let max = format!("VPCNET_MAX_PODS={}", arguments.pods + 20);
+    let lab = Lab::up(
+        bin,
+        &[
+            "--type",
+            TYPE,
+            "--ipv6",
+            "--env",
+            &max,
+            "--env",
+            "IP_COOLDOWN_PERIOD=0",
+        ],
+    )?;
+    let status: Value = serde_json::from_str(&lab.run(&["status", "--json"])?)?;
+    let outside = |name: &str| {
+        let found = status
+            .pointer(&format!("/internet_ipv6/{name}"))
+            .and_then(Value::as_str);
+        found.ok_or_else(|| io::Error::other(format!("the lab's status names no {name} of the internet")))
+    };
+    let namespace = format!("/run/netns/{}", outside("namespace")?);
+    let printed = lab.inside(&[
+        "ipv6",
+        "--bin",
+        &bin.to_string_lossy(),
+        "--cni",
+        &arguments.cni.to_string_lossy(),
+        "--pods",
+        &arguments.pods.to_string(),
+        "--idle",
+        "0",
+        "--outside",
+        &namespace,
+        "--outside-address",
+        outside("host")?,
+    ])?;
+    Ok(serde_json::from_str(&printed)?)
 }
 
 fn clone(a: &Arguments) -> Arguments {

@@ -36,6 +36,16 @@ pub(crate) struct Wired {
     result: Value,
 }
 
+impl Wired {
+    /// The IPv6 address of the result.
+    pub(crate) fn address(&self) -> io::Result<std::net::Ipv6Addr> {
+        let text = self.result.pointer("/ips/0/address").and_then(Value::as_str);
+        let net = text.unwrap_or_default().trim_end_matches("/128");
+        net.parse()
+            .map_err(|e| io::Error::other(format!("{net:?} in {}: {e}", self.result)))
+    }
+}
+
 impl Peer {
     /// `aws-cni`, in the namespace we are in: the lab node's, with its agent.
     pub(crate) fn ours(bin: &std::path::Path) -> io::Result<Self> {

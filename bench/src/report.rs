@@ -39,7 +39,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Nearest rank of a sorted list; NaN of an empty one.
-fn percentile(sorted: &[f64], p: f64) -> f64 {
+pub(crate) fn percentile(sorted: &[f64], p: f64) -> f64 {
     let rank = (p * sorted.len().saturating_sub(1) as f64).round() as usize;
     sorted.get(rank).copied().unwrap_or(f64::NAN)
 }
@@ -98,6 +98,7 @@ pub(crate) fn tables(report: &Value) -> String {
         ("idle", "/idle"),
         ("EC2 calls by occasion", "/ec2_calls"),
         ("burst", "/burst"),
+        ("IPv6", "/ipv6"),
         ("binary sizes, MiB", "/sizes_mib"),
     ] {
         let _ = writeln!(out, "\n{title}");

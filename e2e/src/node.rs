@@ -79,7 +79,12 @@ impl<'a> Node<'a> {
         assert_eq!(json["version"], "vpc-cni-ipam/1", "{json}");
         let mut owners = BTreeMap::new();
         for allocation in json["allocations"].as_array().into_iter().flatten() {
-            let address = text_of(&allocation["ipv4"]);
+            let family = if allocation["ipv4"].is_string() {
+                "ipv4"
+            } else {
+                "ipv6"
+            };
+            let address = text_of(&allocation[family]);
             let before = owners.insert(address.clone(), text_of(&allocation["containerID"]));
             assert!(before.is_none(), "{address} twice in the checkpoint: {json}");
         }
@@ -244,7 +249,7 @@ impl<'a> Node<'a> {
             .collect()
     }
 
-    /// What the kernel says a pod's address is, from inside its namespace.
+    /// What the kernel says a pod's address is, from inside its namespace; its IPv6 address, where it has no other.
     #[must_use]
     pub fn kernel_address(&self, pod: &str) -> String {
         let printed = self.lab.run(&[
@@ -253,14 +258,20 @@ impl<'a> Node<'a> {
             "--",
             "ip",
             "-json",
-            "-4",
             "addr",
             "show",
             "dev",
             "eth0",
+            "scope",
+            "global",
         ]);
         let json: Value = serde_json::from_str(&printed).unwrap_or_else(|e| panic!("{e}: {printed}"));
-        text_of(&json[0]["addr_info"][0]["local"])
+        let all = json[0]["addr_info"].as_array().cloned().unwrap_or_default();
+        let of_ipv4 = all.iter().find(|a| a["family"] == "inet");
+        of_ipv4
+            .or(all.first())
+            .map(|a| text_of(&a["local"]))
+            .unwrap_or_default()
     }
 
     /// Names of the host ends of pods' links, as the kernel lists them in the node.

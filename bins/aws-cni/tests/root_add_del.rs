@@ -200,6 +200,16 @@ fn an_ipv6_pod() {
         address.contains("2001:db8::5/128") && !address.contains("tentative"),
         "{address}"
     );
+    bed.run("CHECK", &bed.conf("0.4.0", &prev(&result))).silent();
+    bed.node.ip(&["-6", "route", "del", "2001:db8::5/128"]);
+    bed.run("CHECK", &bed.conf("0.4.0", &prev(&result)))
+        .error(105, &["2001:db8::5/128", "missing"]);
+    // By the result of ADD alone, as when the agent is away.
+    let refusal = Answer::Refuse(tonic::Code::Unavailable, "the agent is away".to_owned());
+    bed.agent.set(|a| a.del = refusal);
+    bed.run("DEL", &bed.conf("0.4.0", &prev(&result))).silent();
+    let rules = bed.node.ip(&["-6", "rule", "show"]);
+    assert!(!rules.contains("2001:db8::5"), "{rules}");
 }
 
 #[test]

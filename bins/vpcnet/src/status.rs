@@ -221,6 +221,21 @@ fn interface_line(out: &mut String, i: &InterfaceView) {
         count(|s| *s == AddressState::Free),
         count(|s| matches!(s, AddressState::Cooling { .. })),
     );
+    ipv6_lines(out, i);
+}
+
+/// Of a /80 nobody counts what is free.
+fn ipv6_lines(out: &mut String, i: &InterfaceView) {
+    for prefix in &i.ipv6_prefixes {
+        let inside = || i.ipv6.iter().filter(|a| prefix.contains(&a.address));
+        let assigned = inside().filter(|a| a.state == AddressState::Assigned).count();
+        let cooling = inside().filter(|a| matches!(a.state, AddressState::Cooling { .. }));
+        let _ = writeln!(
+            out,
+            "    {prefix}: {assigned} assigned, {} cooling",
+            cooling.count()
+        );
+    }
 }
 
 /// Only what says more than the interfaces do; that it ran dry stands among what is not tried before when.

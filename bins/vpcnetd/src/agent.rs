@@ -9,7 +9,7 @@ use vpcnet_cloud::{Ec2, Imds, ImdsConfig, process_environment};
 use vpcnet_ipam::InterfaceFacts;
 
 use crate::aims::Aims;
-use crate::config::Config;
+use crate::config::{Config, Family};
 use crate::core::{Core, Order, Started};
 use crate::files::{self, Found};
 use crate::host::Host;
@@ -80,6 +80,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         external_snat: config.host.external_snat,
         multi_nic: config.interfaces.multi_nic,
         policy_mode: config.kubernetes.policy_mode.clone(),
+        ipv6: config.family == Family::V6,
         ..Published::default()
     });
     let aims = Arc::new(Aims::new(Arc::clone(&config)));

@@ -191,7 +191,9 @@ fn targets(config: &Config, known: &Known, max_pods_file: &Path) -> Targets {
 
 /// Prefixes need Nitro, or a whole machine (EC2 user guide, "Prefix delegation"); other types have single addresses.
 fn mode(config: &Config, instance_type: &str) -> Mode {
-    if config.pool.prefixes && limits::takes_prefixes(instance_type) {
+    if config.family == Family::V6 {
+        Mode::Ipv6
+    } else if config.pool.prefixes && limits::takes_prefixes(instance_type) {
         Mode::Prefixes
     } else {
         Mode::SecondaryIp
@@ -263,6 +265,19 @@ mod tests {
 
     const ROLE: &str = vpcnet_ipam::ROLE_TAG;
     const CUSTOM: (&str, &str) = ("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "true");
+
+    #[test]
+    fn with_ipv6_each_pod_has_an_address_of_one_prefix_and_the_usual_number_of_them_fits() {
+        let ipv6 = [
+            ("ENABLE_IPv4", "false"),
+            ("ENABLE_IPv6", "true"),
+            ("ENABLE_PREFIX_DELEGATION", "true"),
+        ];
+        let targets = aims(&ipv6).targets();
+        assert_eq!((targets.mode, targets.max_pods), (Mode::Ipv6, 110));
+        let limited = [&ipv6[..], &[("VPCNET_MAX_PODS", "12")]].concat();
+        assert_eq!(aims(&limited).targets().max_pods, 12);
+    }
 
     #[test]
     fn the_mode_is_prefixes_where_the_type_takes_them() {

@@ -157,6 +157,7 @@ impl CniBackend for Services {
                 ip_allocations: leases.iter().map(allocation).collect(),
                 use_external_snat: published.external_snat,
                 vpc_v4_cidrs: published.reply_cidrs(),
+                vpc_v6_cidrs: published.reply_ipv6_cidrs(),
                 network_policy_mode: published.policy_mode.clone(),
                 ..pb::AddNetworkReply::default()
             })),
@@ -208,12 +209,17 @@ impl ConfigServerBackend for Services {
         Ok(Response::new(pb::NetworkPolicyAgentConfigReply {
             network_policy_mode: p.policy_mode.clone(),
             multi_nic_enabled: p.multi_nic,
-            node_ipv4: p.machine.local_ipv4.map(|a| a.to_string()).unwrap_or_default(),
-            node_ipv6: String::new(),
+            // Only that of the family pods have, as in the original.
+            node_ipv4: text(p.machine.local_ipv4.filter(|_| !p.ipv6)),
+            node_ipv6: text(p.machine.local_ipv6.filter(|_| p.ipv6)),
             instance_id: p.machine.instance_id.clone(),
             region: p.machine.region.clone(),
         }))
     }
+}
+
+fn text(address: Option<impl std::fmt::Display>) -> String {
+    address.map(|a| a.to_string()).unwrap_or_default()
 }
 
 /// A sandbox's key; all three parts are needed, or a later DEL could not find it.

@@ -17,7 +17,7 @@ use vpcnet_linux::netlink::{NetlinkError, Socket};
 use vpcnet_linux::sysctl::Tree;
 use vpcnet_linux::{Mac, host};
 
-use crate::config::HostSettings;
+use crate::config::{Family, HostSettings};
 use crate::executor::gateway;
 use crate::leftovers::{Leftovers, present_mark};
 use crate::logging::lock;
@@ -104,6 +104,12 @@ impl Host {
         link::appearance(mac)
     }
 
+    /// Whether pods have IPv6 addresses.
+    #[must_use]
+    pub fn is_ipv6(&self) -> bool {
+        self.inner.settings.family == Family::V6
+    }
+
     /// Takes an interface into the wanted state. Others' interfaces, and those no pod can use, are left alone.
     fn want(&self, facts: &InterfaceFacts) -> Result<Option<Mac>, SetUpError> {
         let mac: Mac = facts
@@ -115,7 +121,8 @@ impl Host {
             wanted.primary = Some(mac);
             return Ok(Some(mac));
         }
-        if !facts.managed || facts.kind == InterfaceKind::EfaOnly {
+        // With IPv6 all pods of the first card are on the primary interface: others serve nobody here.
+        if !facts.managed || facts.kind == InterfaceKind::EfaOnly || self.is_ipv6() {
             return Ok(None);
         }
         let address = IpAddr::V4(facts.primary_address);
@@ -242,6 +249,7 @@ impl Host {
                 mtu: settings.mtu,
             },
             secondaries: wanted.secondaries.values().cloned().collect(),
+            ipv6: self.is_ipv6(),
             marks: self
                 .inner
                 .leftovers
@@ -250,7 +258,12 @@ impl Host {
                 .into_iter()
                 .chain(present_mark(settings))
                 .collect(),
-            services: settings.external_services.clone(),
+            // Their rules are of IPv4 only.
+            services: if self.is_ipv6() {
+                Vec::new()
+            } else {
+                settings.external_services.clone()
+            },
             gone: wanted.gone.clone(),
         })
     }

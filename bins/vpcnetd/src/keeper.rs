@@ -32,13 +32,22 @@ use due::{Due, Ours, Place, place_of};
 
 pub use egress::Egress;
 
-/// What is listened to.
-const GROUPS: &[Group] = &[
+/// What is listened to where pods have IPv4 addresses.
+const IPV4: &[Group] = &[
     Group::Link,
     Group::Address4,
     Group::Route4,
     Group::Rule4,
     Group::Parameters4,
+];
+/// And where they have IPv6 addresses; forwarding of IPv4 is theirs too, for their egress.
+const IPV6: &[Group] = &[
+    Group::Link,
+    Group::Address6,
+    Group::Route6,
+    Group::Rule6,
+    Group::Parameters4,
+    Group::Parameters6,
 ];
 /// Before the subscription is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -103,7 +112,8 @@ impl Keeper {
     }
 
     async fn keep(&self) -> Result<(), KeepError> {
-        let mut kernel = listen(Watch::open(GROUPS)?)?;
+        let groups = if self.host.is_ipv6() { IPV6 } else { IPV4 };
+        let mut kernel = listen(Watch::open(groups)?)?;
         let mut tables = listen(TableWatch::open()?)?;
         let mut due = Due::default();
         let mut put_back = BTreeMap::new();

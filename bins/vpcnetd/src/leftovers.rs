@@ -13,7 +13,7 @@ use vpcnet_linux::earlier::{self, Earlier, Needs, Present};
 use vpcnet_linux::netlink::{NetlinkError, Socket};
 use vpcnet_linux::{host, observe};
 
-use crate::config::HostSettings;
+use crate::config::{Family, HostSettings};
 use crate::host::Host;
 use crate::logging::lock;
 use crate::metrics::Metrics;
@@ -69,7 +69,11 @@ impl Leftovers {
     /// Netlink's.
     pub fn read(&self) -> Result<(), NetlinkError> {
         let mut socket = Socket::open()?;
-        let marks = host::marks(&socket.rules(false)?);
+        // Pods with IPv6 addresses are not translated, and no connection of theirs carries a mark.
+        let marks = match self.settings.family {
+            Family::V4 => host::marks(&socket.rules(false)?),
+            Family::V6 => BTreeSet::new(),
+        };
         let prefixes = observe::prefixes(&mut socket)?.into_keys().collect();
         self.add(earlier_than(&self.settings, marks, prefixes));
         Ok(())

@@ -51,6 +51,8 @@ pub fn max_pods(
         let singles = by_formula(limits, 1);
         match mode {
             Mode::Prefixes => singles.max(USUAL.min(by_formula(limits, PREFIX))),
+            // One prefix is enough for any number of pods.
+            Mode::Ipv6 => USUAL,
             _ => singles,
         }
     })

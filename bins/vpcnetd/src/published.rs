@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use tokio::sync::watch;
 
 use crate::state::Machine;
@@ -16,6 +16,10 @@ pub struct Published {
     pub machine: Machine,
     /// CIDRs of the VPC.
     pub vpc_cidrs: Vec<Ipv4Net>,
+    /// Its IPv6 CIDRs, where pods have IPv6 addresses.
+    pub vpc_ipv6_cidrs: Vec<Ipv6Net>,
+    /// Pods have IPv6 addresses.
+    pub ipv6: bool,
     /// What else is not SNATed.
     pub exclude_snat: Vec<Ipv4Net>,
     /// No SNAT on this node.
@@ -55,15 +59,45 @@ impl Complaints {
 }
 
 impl Published {
-    /// CIDRs as an ADD's reply lists them: with the exclusions unless SNAT is done elsewhere.
+    /// IPv6 CIDRs as an ADD's reply lists them.
+    #[must_use]
+    pub fn reply_ipv6_cidrs(&self) -> Vec<String> {
+        let all = self.vpc_ipv6_cidrs.iter().filter(|_| self.ipv6);
+        all.map(ToString::to_string).collect()
+    }
+
+    /// CIDRs as an ADD's reply lists them: with the exclusions unless SNAT is done elsewhere. None where pods have IPv6 addresses.
     #[must_use]
     pub fn reply_cidrs(&self) -> Vec<String> {
+        if self.ipv6 {
+            return Vec::new();
+        }
         let exclusions = self.exclude_snat.iter().filter(|_| !self.external_snat);
         self.vpc_cidrs
             .iter()
             .chain(exclusions)
             .map(ToString::to_string)
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_names_the_cidrs_of_the_family_that_pods_have() {
+        let mut published = Published {
+            vpc_cidrs: vec!["10.0.0.0/16".parse().unwrap()],
+            vpc_ipv6_cidrs: vec!["2001:db8::/56".parse().unwrap()],
+            exclude_snat: vec!["192.0.2.0/24".parse().unwrap()],
+            ..Published::default()
+        };
+        assert_eq!(published.reply_cidrs(), ["10.0.0.0/16", "192.0.2.0/24"]);
+        assert_eq!(published.reply_ipv6_cidrs(), Vec::<String>::new());
+        published.ipv6 = true;
+        assert_eq!(published.reply_cidrs(), Vec::<String>::new());
+        assert_eq!(published.reply_ipv6_cidrs(), ["2001:db8::/56"]);
     }
 }
 

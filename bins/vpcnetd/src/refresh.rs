@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use vpcnet_cloud::{Ec2, Imds, ImdsError, InterfaceChange};
 use vpcnet_ipam::{InterfaceFacts, InterfaceKind};
@@ -68,11 +68,26 @@ impl Refresh {
     }
 
     async fn once(&self) -> Result<(), ImdsError> {
-        let cidrs = self.imds.vpc_ipv4_cidrs(&self.mac).await?;
-        self.new_cidrs(cidrs).await;
+        if self.publisher.get().ipv6 {
+            let cidrs = self.imds.vpc_ipv6_cidrs(&self.mac).await?;
+            self.new_ipv6_cidrs(cidrs);
+        } else {
+            let cidrs = self.imds.vpc_ipv4_cidrs(&self.mac).await?;
+            self.new_cidrs(cidrs).await;
+        }
         let groups = self.imds.security_groups(&self.mac).await?;
         self.new_groups(groups).await;
         Ok(())
+    }
+
+    fn new_ipv6_cidrs(&self, cidrs: Vec<Ipv6Net>) {
+        if same(&self.publisher.get().vpc_ipv6_cidrs, &cidrs) {
+            return;
+        }
+        tracing::info!(?cidrs, "the VPC's IPv6 CIDRs changed");
+        let copy = cidrs.clone();
+        self.core.learnt(move |facts| facts.vpc_ipv6_cidrs = copy);
+        self.publisher.change(|p| p.vpc_ipv6_cidrs = cidrs);
     }
 
     async fn new_cidrs(&self, cidrs: Vec<Ipv4Net>) {

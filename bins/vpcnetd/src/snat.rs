@@ -10,7 +10,7 @@ use vpcnet_linux::earlier::Earlier;
 use vpcnet_linux::netlink::{NetlinkError, Socket};
 use vpcnet_linux::nft::{Ensured, NftError, Randomize, SnatConfig, SnatTable};
 
-use crate::config::{HostSettings, PortChoice};
+use crate::config::{Family, HostSettings, PortChoice};
 use crate::leftovers::{Leftovers, present_mark};
 use crate::logging::lock;
 use crate::metrics::Metrics;
@@ -82,7 +82,11 @@ impl Snat {
     }
 
     /// Puts these CIDRs in force if they are not. A failure is logged, told by STATUS, and tried again at the next call.
+    /// Pods with IPv6 addresses are not translated: there is no table for them.
     pub async fn ensure(&self, cidrs: &[Ipv4Net]) {
+        if self.settings.family == Family::V6 {
+            return;
+        }
         let mut sorted = cidrs.to_vec();
         sorted.sort();
         let mut in_force = self.in_force.lock().await;

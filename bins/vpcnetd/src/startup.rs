@@ -134,6 +134,7 @@ impl Surroundings {
         self.publisher.change(|p| {
             p.machine = facts.machine.clone();
             p.vpc_cidrs.clone_from(&facts.vpc_cidrs);
+            p.vpc_ipv6_cidrs.clone_from(&facts.vpc_ipv6_cidrs);
             p.ready = true;
         });
         let took = crate::clock::since_start();

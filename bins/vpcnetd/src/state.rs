@@ -2,9 +2,9 @@
 //! pool's journal. With it a restarted agent serves at once and asks nobody; without it it only starts slower.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use vpcnet_ipam::{Journal, Limits};
 
@@ -31,6 +31,9 @@ pub struct Machine {
     pub mac: String,
     /// The node's address.
     pub local_ipv4: Option<Ipv4Addr>,
+    /// Its IPv6 address, asked for only where pods have such.
+    #[serde(default)]
+    pub local_ipv6: Option<Ipv6Addr>,
 }
 
 /// What the agent knows of its surroundings. Survives restarts in the state file.
@@ -42,6 +45,9 @@ pub struct Facts {
     pub token_salt: String,
     /// CIDRs of the VPC.
     pub vpc_cidrs: Vec<Ipv4Net>,
+    /// Its IPv6 CIDRs, asked for only where pods have IPv6 addresses.
+    #[serde(default)]
+    pub vpc_ipv6_cidrs: Vec<Ipv6Net>,
     /// Security groups of the primary interface.
     pub groups: Vec<String>,
     /// Those our other interfaces have; differs from `groups` until EC2 has taken a change.

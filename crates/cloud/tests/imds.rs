@@ -342,6 +342,21 @@ async fn not_found_is_none_or_missing() {
 }
 
 #[tokio::test]
+async fn the_instances_own_ipv6_address_is_read_where_it_has_one() {
+    let mut tree = tree();
+    let server = Server::start(imds(tree.clone())).await;
+    assert_eq!(client(&server).primary_ipv6().await.unwrap(), None);
+    tree.insert("/latest/meta-data/ipv6".to_owned(), "2001:db8::5\n".to_owned());
+    let server = Server::start(imds(tree.clone())).await;
+    let own = client(&server).primary_ipv6().await.unwrap();
+    assert_eq!(own, Some("2001:db8::5".parse().unwrap()));
+    tree.insert("/latest/meta-data/ipv6".to_owned(), "10.0.0.5".to_owned());
+    let server = Server::start(imds(tree)).await;
+    let refused = client(&server).primary_ipv6().await;
+    assert!(matches!(refused, Err(ImdsError::Malformed { .. })), "{refused:?}");
+}
+
+#[tokio::test]
 async fn a_page_of_html_is_no_metadata() {
     let server = Server::start(|_, asked| {
         if asked.method == "PUT" {

@@ -123,6 +123,8 @@ pub enum PortChoice {
 /// Host network settings.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HostSettings {
+    /// Which family's rules and addresses pods have, as [`Config::family`].
+    pub family: Family,
     /// `AWS_VPC_ENI_MTU`.
     pub mtu: u32,
     /// `POD_MTU`, else the interfaces'.

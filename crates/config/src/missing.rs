@@ -1,7 +1,7 @@
 //! What this version of vpcnetd cannot do yet. This is the only place that says so: to switch something on, delete its line.
 //! Reading knows nothing of it.
 
-use crate::config::{Config, Family};
+use crate::config::Config;
 use crate::error::{ConfigError, Finding};
 use crate::interplay::brief;
 use crate::read::Reading;
@@ -51,7 +51,6 @@ const fn noted(
 /// What this version cannot do.
 #[rustfmt::skip]
 pub const MISSING: &[Missing] = &[
-    refused(&[&vars::ENABLE_IPV6], |c| c.family == Family::V6),
     refused(&[&vars::ENABLE_POD_ENI], |c| c.branch.enabled),
     noted(&[&vars::ENI_CONFIG_ANNOTATION_DEF, &vars::ENI_CONFIG_LABEL_DEF], |c| c.interfaces.custom_networking.is_some(), "the ENIConfig is what VPCNET_NODE_FILE says"),
     noted(&[&vars::AWS_MANAGE_ENIS_NON_SCHEDULABLE], |c| !c.pool.manage_when_unschedulable, "the node's taints are not read: VPCNET_NODE_FILE says whether it is cordoned"),

@@ -115,7 +115,7 @@ fn config(r: &mut Reader) -> Config {
                 _ => Enforcing::Strict,
             },
         },
-        host: host(r, if v6 { LEAST_MTU.1 } else { LEAST_MTU.0 }),
+        host: host(r, family, if v6 { LEAST_MTU.1 } else { LEAST_MTU.0 }),
         egress: EgressSettings {
             v4: r.bool(&vars::ENABLE_V4_EGRESS) && family == Family::V6,
             v6: r.bool(&vars::ENABLE_V6_EGRESS) && family == Family::V4,
@@ -177,9 +177,10 @@ fn interfaces(r: &mut Reader) -> InterfaceSettings {
     }
 }
 
-fn host(r: &mut Reader, least_mtu: u32) -> HostSettings {
+fn host(r: &mut Reader, family: Family, least_mtu: u32) -> HostSettings {
     let mtu = r.mtu(&vars::AWS_VPC_ENI_MTU, least_mtu).unwrap_or(least_mtu);
     HostSettings {
+        family,
         mtu,
         pod_mtu: r.mtu(&vars::POD_MTU, least_mtu).unwrap_or(mtu),
         external_snat: r.bool(&vars::AWS_VPC_K8S_CNI_EXTERNALSNAT),

@@ -1,6 +1,7 @@
 //! Runs the plugin as a container runtime does: by the CNI specification (1.0, section 2 and 3), in the node's
 //! network and mount namespaces, environment and standard input in, standard output back.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -192,18 +193,21 @@ fn unspoken(said: &Said) -> Failure {
     }
 }
 
-fn address(result: &Value) -> Option<std::net::Ipv4Addr> {
+fn address(result: &Value) -> Option<IpAddr> {
     addresses(result).first().copied()
 }
 
-/// The IPv4 addresses of a result, in its order.
+/// The pod's addresses of the VPC in a result, in its order: of IPv4 if there are any, else of IPv6. An address by which a pod
+/// reaches the other family is node-local and none of these.
 #[must_use]
-pub fn addresses(result: &Value) -> Vec<std::net::Ipv4Addr> {
+pub fn addresses(result: &Value) -> Vec<IpAddr> {
     let ips = result.get("ips").and_then(Value::as_array);
-    ips.into_iter()
-        .flatten()
-        .filter_map(|ip| ip.get("address")?.as_str()?.split('/').next()?.parse().ok())
-        .collect()
+    let read =
+        |ip: &Value| -> Option<IpAddr> { ip.get("address")?.as_str()?.split('/').next()?.parse().ok() };
+    let local = |address: &IpAddr| matches!(address, IpAddr::V4(v4) if v4.is_link_local());
+    let all = ips.into_iter().flatten().filter_map(read);
+    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = all.filter(|a| !local(a)).partition(IpAddr::is_ipv4);
+    if v4.is_empty() { v6 } else { v4 }
 }
 
 /// A new container id: 64 hex digits, from the time, the process and a count.
@@ -237,14 +241,18 @@ mod tests {
     }
 
     #[test]
-    fn the_first_ipv4_address_of_a_result_is_the_pods() {
+    fn the_first_ipv4_address_of_a_result_is_the_pods_and_else_its_first() {
         let result = json!({"ips": [{"address": "fd00::1/128"}, {"address": "10.0.0.7/32"}]});
         assert_eq!(address(&result), Some([10, 0, 0, 7].into()));
+        let alone = json!({"ips": [{"address": "2001:db8::7/128"}]});
+        assert_eq!(address(&alone), Some("2001:db8::7".parse().unwrap()));
+        let with_egress = json!({"ips": [{"address": "2001:db8::7/128"}, {"address": "169.254.172.9/22"}]});
+        assert_eq!(address(&with_egress), Some("2001:db8::7".parse().unwrap()));
         assert_eq!(address(&json!({})), None);
         let result = json!({"ips": [{"address": "10.0.0.7/32"}, {"address": "10.0.1.7/32"}]});
         assert_eq!(
             addresses(&result),
-            [[10, 0, 0, 7], [10, 0, 1, 7]].map(std::net::Ipv4Addr::from)
+            [[10, 0, 0, 7], [10, 0, 1, 7]].map(IpAddr::from)
         );
     }
 

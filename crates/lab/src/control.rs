@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::net::UnixStream;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -123,10 +123,14 @@ pub struct Status {
     pub imds_endpoint: String,
     /// All CIDRs of the VPC.
     pub vpc: Vec<Ipv4Net>,
+    /// Its IPv6 CIDR.
+    pub vpc_ipv6: Option<Ipv6Net>,
     /// The NAT gateway's public address.
     pub nat_public: Ipv4Addr,
     /// Networks outside.
     pub internet: Outside,
+    /// The internet by IPv6, where the VPC has it.
+    pub internet_ipv6: Option<Outside>,
     /// The peered network.
     pub peer: Option<Outside>,
     /// Subnets.
@@ -147,9 +151,9 @@ pub struct Status {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Outside {
     /// Its addresses; all of them answer.
-    pub cidr: Ipv4Net,
+    pub cidr: IpNet,
     /// Where its own connections come from.
-    pub host: Ipv4Addr,
+    pub host: IpAddr,
     /// Its network namespace.
     pub namespace: String,
 }
@@ -165,6 +169,8 @@ pub struct SubnetStatus {
     pub zone: String,
     /// Addresses.
     pub cidr: Ipv4Net,
+    /// IPv6 addresses.
+    pub ipv6: Option<Ipv6Net>,
     /// The router in it.
     pub gateway: Ipv4Addr,
     /// True: to the internet gateway; false: to the NAT gateway.
@@ -186,6 +192,8 @@ pub struct NodeStatus {
     pub primary: Option<Ipv4Addr>,
     /// The public address of that.
     pub public: Option<Ipv4Addr>,
+    /// Its own IPv6 address.
+    pub primary_ipv6: Option<Ipv6Addr>,
     /// Network namespace.
     pub namespace: String,
     /// Process with its mount namespace.
@@ -226,6 +234,19 @@ pub struct InterfaceStatus {
     pub primary: Option<Ipv4Addr>,
     /// All it owns.
     pub addresses: Vec<Ipv4Net>,
+    /// All it owns of IPv6, its own address first.
+    pub ipv6: Vec<Ipv6Net>,
+}
+
+impl InterfaceStatus {
+    /// Whether the address is one of it.
+    #[must_use]
+    pub fn owns(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.addresses.iter().any(|net| net.contains(&v4)),
+            IpAddr::V6(v6) => self.ipv6.iter().any(|net| net.contains(&v6)),
+        }
+    }
 }
 
 /// What somebody needs to start an agent by hand.

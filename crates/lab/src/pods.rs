@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -33,8 +33,8 @@ pub struct Pod {
     pub config: Value,
     /// What ADD answered, cached for DEL and CHECK as libcni does; none while ADD runs.
     pub result: Option<Value>,
-    /// Its first IPv4 address.
-    pub address: Option<Ipv4Addr>,
+    /// Its first address, of IPv4 if it has one.
+    pub address: Option<IpAddr>,
     /// How long ADD took.
     pub add_ms: Option<f64>,
 }
@@ -46,7 +46,7 @@ impl Pod {
 
     /// All its IPv4 addresses, in the order of its interfaces.
     #[must_use]
-    pub fn addresses(&self) -> Vec<Ipv4Addr> {
+    pub fn addresses(&self) -> Vec<IpAddr> {
         let all = self
             .result
             .as_ref()

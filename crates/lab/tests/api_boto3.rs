@@ -53,6 +53,11 @@ async fn boto3_drives_every_operation() {
 }
 
 #[tokio::test]
+async fn boto3_drives_the_ipv6_operations_of_a_dual_stack_vpc() {
+    drive_on(VpcConfig::instant().dual_stack(), &["Ipv6"], Vec::new()).await;
+}
+
+#[tokio::test]
 async fn boto3_gets_through_lost_late_and_false_answers() {
     let rule = |action: &str, nth, kind| FaultRule {
         nth: Some(nth),
@@ -83,10 +88,11 @@ async fn boto3_gets_through_lost_late_and_false_answers() {
 
 /// Runs test classes of the script against faces of their own.
 async fn drive(classes: &[&str], faults: Vec<FaultRule>) {
-    let mut config = VpcConfig {
-        faults,
-        ..VpcConfig::instant()
-    };
+    drive_on(VpcConfig::instant(), classes, faults).await;
+}
+
+async fn drive_on(config: VpcConfig, classes: &[&str], faults: Vec<FaultRule>) {
+    let mut config = VpcConfig { faults, ..config };
     config.buckets.enabled = true;
     let plenty = Bucket {
         size: 1e6,

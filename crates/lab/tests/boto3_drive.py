@@ -327,6 +327,75 @@ class Refusals(Lab):
         self.assertGreaterEqual(len(codes), 5)
 
 
+class Ipv6(Lab):
+    """In a VPC with IPv6, which the others' VPC has not."""
+
+    def test_a_subnet_and_the_vpc_show_their_cidrs(self):
+        vpc = self.ec2.describe_vpcs()["Vpcs"][0]
+        association = vpc["Ipv6CidrBlockAssociationSet"][0]
+        self.assertEqual(association["Ipv6CidrBlock"], "2001:db8:c10d::/56")
+        self.assertEqual(association["Ipv6CidrBlockState"]["State"], "associated")
+        filters = [{"Name": "ipv6-cidr-block-association.ipv6-cidr-block", "Values": ["2001:db8:c10d:1::/64"]}]
+        subnets = self.ec2.describe_subnets(Filters=filters)["Subnets"]
+        self.assertEqual(len(subnets), 1)
+        self.assertTrue(subnets[0]["AssignIpv6AddressOnCreation"])
+        self.assertEqual(subnets[0]["Ipv6CidrBlockAssociationSet"][0]["Ipv6CidrBlock"], "2001:db8:c10d:1::/64")
+
+    def test_security_groups_show_ipv6_ranges(self):
+        group = self.ec2.describe_security_groups(GroupIds=[self.groups["node"]])["SecurityGroups"][0]
+        ranges = [r["CidrIpv6"] for p in group["IpPermissionsEgress"] for r in p["Ipv6Ranges"]]
+        self.assertEqual(ranges, ["::/0"])
+
+    def test_an_interface_is_made_with_addresses_and_prefixes(self):
+        made = self.create(Ipv6PrefixCount=1)
+        self.assertEqual(len(made["Ipv6Addresses"]), 1)
+        self.assertEqual(len(made["Ipv6Prefixes"]), 1)
+        named = self.create(
+            Ipv6Addresses=[{"Ipv6Address": "2001:db8:c10d::abcd"}], Ipv6Prefixes=[{"Ipv6Prefix": "2001:db8:c10d:0:77::/80"}]
+        )
+        self.assertEqual([a["Ipv6Address"] for a in named["Ipv6Addresses"]], ["2001:db8:c10d::abcd"])
+        self.assertEqual([p["Ipv6Prefix"] for p in named["Ipv6Prefixes"]], ["2001:db8:c10d:0:77::/80"])
+        filters = [{"Name": "ipv6-addresses.ipv6-address", "Values": ["2001:db8:c10d::abcd"]}]
+        found = self.ec2.describe_network_interfaces(Filters=filters)["NetworkInterfaces"]
+        self.assertEqual([f["NetworkInterfaceId"] for f in found], [named["NetworkInterfaceId"]])
+
+    def test_prefixes_and_addresses_are_assigned_and_unassigned(self):
+        eni = self.create()["NetworkInterfaceId"]
+        answer = self.ec2.assign_ipv6_addresses(NetworkInterfaceId=eni, Ipv6PrefixCount=2)
+        self.assertEqual(answer["NetworkInterfaceId"], eni)
+        prefixes = answer["AssignedIpv6Prefixes"]
+        self.assertEqual(len(prefixes), 2)
+        addresses = self.ec2.assign_ipv6_addresses(NetworkInterfaceId=eni, Ipv6AddressCount=1)["AssignedIpv6Addresses"]
+        self.assertEqual([p["Ipv6Prefix"] for p in self.one(eni)["Ipv6Prefixes"]], prefixes)
+        gone = self.ec2.unassign_ipv6_addresses(NetworkInterfaceId=eni, Ipv6Prefixes=prefixes[:1], Ipv6Addresses=addresses)
+        self.assertEqual(gone["UnassignedIpv6Prefixes"], prefixes[:1])
+        self.assertEqual(gone["UnassignedIpv6Addresses"], addresses)
+        self.assertEqual([p["Ipv6Prefix"] for p in self.one(eni)["Ipv6Prefixes"]], prefixes[1:])
+
+    def test_what_makes_no_sense_is_refused(self):
+        eni = self.create()["NetworkInterfaceId"]
+        assign = self.ec2.assign_ipv6_addresses
+        self.refused("MissingParameter", assign, NetworkInterfaceId=eni)
+        self.refused(
+            "InvalidParameterCombination", assign, NetworkInterfaceId=eni, Ipv6PrefixCount=1, Ipv6Prefixes=["2001:db8:c10d:0:5::/80"]
+        )
+        self.refused("InvalidParameterValue", assign, NetworkInterfaceId=eni, Ipv6Prefixes=["2001:db8:ffff::/80"])
+        self.refused("InvalidNetworkInterfaceID.NotFound", assign, NetworkInterfaceId="eni-00000000000000000", Ipv6PrefixCount=1)
+        self.refused(
+            "InvalidParameterValue",
+            self.ec2.unassign_ipv6_addresses,
+            NetworkInterfaceId=eni,
+            Ipv6Prefixes=["2001:db8:c10d:0:5::/80"],
+        )
+
+    def test_an_instance_starts_with_an_address(self):
+        started = self.ec2.run_instances(
+            ImageId="ami-1", InstanceType="m5.large", MinCount=1, MaxCount=1, SubnetId=self.subnet, Ipv6AddressCount=2
+        )["Instances"][0]
+        self.assertEqual(len(started["NetworkInterfaces"][0]["Ipv6Addresses"]), 2)
+        self.ec2.terminate_instances(InstanceIds=[started["InstanceId"]])
+
+
 class Keys(Lab):
     def test_only_known_keys_and_right_secrets(self):
         refused = self.refused

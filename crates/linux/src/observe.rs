@@ -93,13 +93,14 @@ pub fn pods(socket: &mut Socket, prefixes: &[&str]) -> Result<Pods, NetlinkError
 }
 
 /// What the names of pods' host ends begin with, whatever the present setting is, and how many pods have such. A pod's host end is
-/// a veth with a route and a rule to the pod, and its name ends in eleven hexadecimal digits. Only IPv4.
+/// a veth with a route and a rule to the pod, and its name ends in eleven hexadecimal digits.
 ///
 /// # Errors
 /// A list could not be read.
 pub fn prefixes(socket: &mut Socket) -> Result<BTreeMap<String, usize>, NetlinkError> {
-    let to_pods: BTreeSet<IpAddr> = socket
-        .rules(false)?
+    let mut rules = socket.rules(false)?;
+    rules.extend(socket.rules(true)?);
+    let to_pods: BTreeSet<IpAddr> = rules
         .iter()
         .filter(|rule| (rule.priority, rule.table) == (TO_POD_RULE, Some(MAIN)))
         .filter_map(|rule| single(rule.to))
@@ -113,7 +114,9 @@ pub fn prefixes(socket: &mut Socket) -> Result<BTreeMap<String, usize>, NetlinkE
         table: Some(MAIN),
         device: None,
     };
-    for route in socket.routes(false, main)? {
+    let mut routes = socket.routes(false, main)?;
+    routes.extend(socket.routes(true, main)?);
+    for route in routes {
         let to_pod = single(Some(route.to)).is_some_and(|address| to_pods.contains(&address));
         let index = route.device.as_ref().map(|device| device.index);
         let end = links.iter().find(|link| Some(link.index) == index);

@@ -29,6 +29,8 @@ pub enum Group {
     Rule6,
     /// `forwarding`, `rp_filter` and their like of IPv4.
     Parameters4,
+    /// `forwarding` and its like of IPv6.
+    Parameters6,
 }
 
 impl Group {
@@ -43,6 +45,7 @@ impl Group {
             Self::Route6 => 11,
             Self::Rule6 => 19,
             Self::Parameters4 => 24,
+            Self::Parameters6 => 25,
         }
     }
 }
@@ -90,7 +93,7 @@ pub enum Event {
         /// Taken away.
         gone: bool,
     },
-    /// A kernel parameter below `net/ipv4/conf`.
+    /// A kernel parameter below `net/ipv4/conf` or `net/ipv6/conf`.
     Parameter {
         /// Of which link; none: `all` or `default`.
         index: Option<u32>,

@@ -47,6 +47,7 @@ fn wanted() -> HostWanted {
     HostWanted {
         primary: Primary { mac: ETH0, mtu: 9001 },
         secondaries: vec![secondary],
+        ipv6: false,
         marks: [0x80].into(),
         services: vec![],
         gone: vec![],
@@ -282,6 +283,8 @@ fn the_kernel_shows_which_pods_there_are() {
             ["10.0.1.5".parse::<IpAddr>().unwrap(), second.address]
         );
         assert_eq!(seen.veths, ["eni00000000005", "eni00000000006"]);
+        // Of both families.
+        assert_eq!(observe::prefixes(host).unwrap(), [("eni".to_owned(), 2)].into());
         pod::del(
             host,
             &[Gone {

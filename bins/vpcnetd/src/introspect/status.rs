@@ -37,7 +37,7 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
                 "notes": notes,
             },
             "instance": view.facts.machine,
-            "vpc": { "cidrs": view.facts.vpc_cidrs, "security_groups": view.facts.groups },
+            "vpc": { "cidrs": view.facts.vpc_cidrs, "ipv6_cidrs": view.facts.vpc_ipv6_cidrs, "security_groups": view.facts.groups },
             "now_ns": view.now.wall_ns,
             "refused": view.refusals.iter().collect::<Vec<&Refused>>(),
             "pool": view.pool.map(|pool| pool.view(view.now)),

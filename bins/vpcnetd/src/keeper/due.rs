@@ -81,8 +81,8 @@ pub(super) trait Ours {
 pub(super) fn place_of(event: &Event, ours: &impl Ours) -> Vec<Place> {
     match event {
         Event::Link(link) => one(Place::Host, link.mac.is_some_and(|mac| ours.has_mac(mac))),
-        // Pods' links have no addresses in the node, so these are few.
-        Event::Address { .. } => vec![Place::Host],
+        // Pods' links have no other addresses in the node, so these are few.
+        Event::Address { address, .. } => one(Place::Host, !is_made_by_the_kernel(address.net.addr())),
         Event::Route { route, gone } if route.table == MAIN => {
             let place = if *gone { Place::Pod } else { Place::Way };
             host_route(route).map(place).into_iter().collect()
@@ -102,6 +102,11 @@ pub(super) fn place_of(event: &Event, ours: &impl Ours) -> Vec<Place> {
 
 fn one(place: Place, concerned: bool) -> Vec<Place> {
     concerned.then_some(place).into_iter().collect()
+}
+
+/// With IPv6 each link has such an address, which comes and goes with it.
+fn is_made_by_the_kernel(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 fn host_route(route: &Route) -> Option<IpAddr> {

@@ -1,7 +1,7 @@
 use std::net::Ipv4Addr;
 
 use vpcnet_linux::Mac;
-use vpcnet_linux::netlink::{Device, Rule};
+use vpcnet_linux::netlink::{Address, Device, Rule, Scope};
 use vpcnet_linux::watch::LinkEvent;
 
 use super::*;
@@ -54,6 +54,20 @@ fn new_route(to: &str) -> Event {
 
 fn rule(rule: Rule, gone: bool) -> Event {
     Event::Rule { rule, gone }
+}
+
+#[test]
+fn link_local_addresses_that_come_with_each_pods_link_are_not_looked_at() {
+    let new = |net: &str| Event::Address {
+        address: Address {
+            index: 9,
+            net: net.parse().unwrap(),
+            scope: Scope::Link,
+        },
+        gone: false,
+    };
+    assert_eq!(places(&new("fe80::5/64")), []);
+    assert_eq!(places(&new("2001:db8::5/128")), [Place::Host]);
 }
 
 #[test]

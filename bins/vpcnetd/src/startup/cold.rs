@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use ipnet::Ipv6Net;
 use vpcnet_cloud::{Ec2, InstanceFacts};
 use vpcnet_ipam::{Event, Evidence, InterfaceFacts, KernelEvidence, Limits, Pool, Restored};
 
 use super::listing::{InUse, Seen, list};
 use super::{Surroundings, identity, tell};
 use crate::aims::Zone;
+use crate::config::Family;
 use crate::core::Started;
 use crate::files::Found;
 use crate::limits;
@@ -51,7 +53,8 @@ async fn attempt(
     kernel: &KernelEvidence,
 ) -> Result<(Started, Vec<InterfaceFacts>, Ec2), String> {
     let instance = around.imds.instance_facts().await.map_err(|e| e.to_string())?;
-    let machine = machine(&instance);
+    let mut machine = machine(&instance);
+    let vpc_ipv6_cidrs = ipv6_facts(around, &mut machine).await?;
     let ec2 = around.ec2(&machine.region).map_err(|e| e.to_string())?;
     let limits = limits_of(around.config.pool.imds_only, &ec2, &machine, found).await?;
     let in_use = InUse {
@@ -78,6 +81,7 @@ async fn attempt(
         token_salt: salt,
         vpc_cidrs: instance.vpc_ipv4_cidrs,
         applied_groups: applied(found, &instance.security_groups, &interfaces),
+        vpc_ipv6_cidrs,
         groups: instance.security_groups,
         limits,
         zone,
@@ -142,6 +146,26 @@ fn restore(
     })
 }
 
+/// Where pods have IPv6 addresses: the node's own goes into the machine, the VPC's CIDRs are returned.
+async fn ipv6_facts(around: &Surroundings, machine: &mut Machine) -> Result<Vec<Ipv6Net>, String> {
+    if around.config.family != Family::V6 {
+        return Ok(Vec::new());
+    }
+    let kind = &machine.instance_type;
+    if !limits::takes_prefixes(kind) {
+        return Err(format!(
+            "ENABLE_IPv6 is set, but interfaces of instance type {kind} take no prefixes: use one on the Nitro hypervisor"
+        ));
+    }
+    let own = around.imds.primary_ipv6().await.map_err(|e| e.to_string())?;
+    machine.local_ipv6 = Some(own.ok_or_else(|| {
+        "ENABLE_IPv6 is set, but the instance has no IPv6 address: give its primary interface one, and its subnet an IPv6 CIDR"
+            .to_owned()
+    })?);
+    let cidrs = around.imds.vpc_ipv6_cidrs(&machine.mac).await;
+    cidrs.map_err(|e| e.to_string())
+}
+
 fn machine(instance: &InstanceFacts) -> Machine {
     let id = &instance.identity;
     Machine {
@@ -152,6 +176,7 @@ fn machine(instance: &InstanceFacts) -> Machine {
         vpc_id: instance.vpc_id.clone(),
         mac: id.mac.clone(),
         local_ipv4: Some(id.local_ipv4),
+        local_ipv6: None,
     }
 }
 

@@ -2,7 +2,7 @@
 //! more than the primary interface, EC2 is asked, in one call, what is attached, whose it is and what it has.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
@@ -291,6 +291,11 @@ fn of_imds(seen: &ImdsInterface, managed: bool, kind: InterfaceKind) -> Option<S
     Some(Seen { facts, evidence })
 }
 
+/// Whether pods' addresses of the interface hold this one.
+fn has_ipv6(seen: &ImdsInterface, at: Ipv6Addr) -> bool {
+    seen.ipv6_prefixes.iter().any(|prefix| prefix.contains(&at))
+}
+
 impl InUse<'static> {
     /// Where it is not asked for.
     fn nothing() -> Self {
@@ -321,9 +326,10 @@ impl InUse<'_> {
                 i.local_ipv4s.contains(&at) || i.ipv4_prefixes.iter().any(|prefix| prefix.contains(&at))
             })
         };
+        let has_ipv6 = |at: Ipv6Addr| listed.iter().any(|i| has_ipv6(i, at));
         self.addresses().all(|at| match at {
             IpAddr::V4(at) => has(at),
-            IpAddr::V6(_) => true,
+            IpAddr::V6(at) => has_ipv6(at),
         })
     }
 
@@ -331,9 +337,10 @@ impl InUse<'_> {
     fn of(&self, seen: &ImdsInterface) -> bool {
         let table = route_table(CardIndex(seen.card), DeviceIndex(seen.device));
         seen.primary
-            || self
-                .addresses()
-                .any(|at| matches!(at, IpAddr::V4(at) if seen.local_ipv4s.contains(&at)))
+            || self.addresses().any(|at| match at {
+                IpAddr::V4(at) => seen.local_ipv4s.contains(&at),
+                IpAddr::V6(at) => has_ipv6(seen, at),
+            })
             || self.kernel.from_rules.iter().any(|r| r.table == table)
     }
 }

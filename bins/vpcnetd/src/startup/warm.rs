@@ -6,6 +6,7 @@ use std::time::Duration;
 use vpcnet_ipam::{InterfaceFacts, KernelEvidence, Pool, Restored};
 
 use super::{Surroundings, identity, tell};
+use crate::config::Family;
 use crate::core::Started;
 use crate::files::Found;
 use crate::limits;
@@ -28,6 +29,9 @@ pub fn warm(
         .ok_or("there is no state of an earlier life")?;
     let mut facts: Facts = state.facts.clone();
     facts.tags = around.tags(&facts.machine);
+    if around.config.family == Family::V6 && facts.machine.local_ipv6.is_none() {
+        return Err("pods had IPv4 addresses in an earlier life, and are to have IPv6 ones".into());
+    }
     // The table may know more by now than the agent that wrote the state.
     if let Some(known) = vpcnet_limits::lookup(&facts.machine.instance_type) {
         facts.limits = limits::of_type(known);

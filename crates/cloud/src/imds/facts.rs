@@ -1,6 +1,6 @@
 //! What the instance is: read once at start.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Deserialize;
@@ -98,6 +98,15 @@ impl Imds {
         } else {
             Ok(found)
         }
+    }
+
+    /// The primary interface's own IPv6 address; `None`: it has none.
+    ///
+    /// # Errors
+    /// If IMDS does not answer, or with something else than an address.
+    pub async fn primary_ipv6(&self) -> Result<Option<Ipv6Addr>, ImdsError> {
+        let found = self.get("ipv6").await?;
+        found.map(|text| parse_one("ipv6", text.trim())).transpose()
     }
 
     /// The IPv6 ranges of the VPC that the interface is in; empty where it has none.

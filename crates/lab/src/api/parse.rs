@@ -1,13 +1,14 @@
 //! Forms into requests: interfaces, tags, and the Describe calls.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::params::Params;
 use crate::model::{
-    ApiError, AssignPrivateIpAddresses, AttachNetworkInterface, AttributeChange, ConnectionTracking,
-    CreateNetworkInterface, Describe, Filter, GroupId, InterfaceKind, Request, Tags, Wanted,
+    ApiError, AssignIpv6Addresses, AssignPrivateIpAddresses, AttachNetworkInterface, AttributeChange,
+    ConnectionTracking, CreateNetworkInterface, Describe, Filter, GroupId, InterfaceKind, Ipv6, Request,
+    Tags, Wanted, WantedIpv6,
 };
 
 /// The version of the API that is spoken.
@@ -18,6 +19,7 @@ type Reader = fn(&mut Params) -> Result<Request, ApiError>;
 
 /// Every action, as EC2 calls it.
 const ACTIONS: &[(&str, Reader)] = &[
+    ("AssignIpv6Addresses", assign_ipv6),
     ("AssignPrivateIpAddresses", assign),
     ("AttachNetworkInterface", attach),
     ("CreateNetworkInterface", create),
@@ -51,6 +53,7 @@ const ACTIONS: &[(&str, Reader)] = &[
     ("ModifyNetworkInterfaceAttribute", modify),
     ("RunInstances", super::parse_instances::run),
     ("TerminateInstances", super::parse_instances::terminate),
+    ("UnassignIpv6Addresses", unassign_ipv6),
     ("UnassignPrivateIpAddresses", unassign),
 ];
 
@@ -191,6 +194,63 @@ pub(crate) fn addresses(params: &mut Params) -> Result<Addresses, ApiError> {
     })
 }
 
+/// IPv6 addresses and prefixes, as CreateNetworkInterface and RunInstances name them; `list` is what they call the addresses.
+pub(crate) fn ipv6(params: &mut Params, list: &str) -> Result<WantedIpv6, ApiError> {
+    let mut named: Vec<Ipv6Addr> = Vec::new();
+    for mut item in params.structures(list) {
+        // The first address is the interface's own either way.
+        item.flag("IsPrimaryIpv6")?;
+        let address = item.parse("Ipv6Address")?;
+        named.push(address.ok_or_else(|| ApiError::missing("ipv6Addresses.ipv6Address"))?);
+        item.finish()?;
+    }
+    let mut prefixes: Vec<Ipv6Net> = Vec::new();
+    for mut item in params.structures("Ipv6Prefix") {
+        let prefix = item.parse("Ipv6Prefix")?;
+        prefixes.push(prefix.ok_or_else(|| ApiError::missing("ipv6Prefix"))?);
+        item.finish()?;
+    }
+    wanted_ipv6(params, named, prefixes)
+}
+
+fn wanted_ipv6(
+    params: &mut Params,
+    named: Vec<Ipv6Addr>,
+    prefixes: Vec<Ipv6Net>,
+) -> Result<WantedIpv6, ApiError> {
+    let count = params.count("Ipv6AddressCount")?.filter(|n| *n > 0);
+    let prefix_count = params.count("Ipv6PrefixCount")?.filter(|n| *n > 0);
+    Ok(WantedIpv6 {
+        addresses: wanted(params, ("ipv6AddressCount", count), ("ipv6Addresses", named))?,
+        prefixes: wanted(
+            params,
+            ("ipv6PrefixCount", prefix_count),
+            ("ipv6Prefixes", prefixes),
+        )?,
+    })
+}
+
+fn assign_ipv6(params: &mut Params) -> Result<Request, ApiError> {
+    let eni = params.need("NetworkInterfaceId")?.into();
+    let named = params.parsed_list("Ipv6Addresses")?;
+    let prefixes = params.parsed_list("Ipv6Prefix")?;
+    let ipv6 = wanted_ipv6(params, named, prefixes)?;
+    if ipv6.is_nothing() {
+        return Err(ApiError::missing("ipv6AddressCount or ipv6Addresses"));
+    }
+    Ok(Request::AssignIpv6Addresses(AssignIpv6Addresses { eni, ipv6 }))
+}
+
+fn unassign_ipv6(params: &mut Params) -> Result<Request, ApiError> {
+    Ok(Request::UnassignIpv6Addresses {
+        eni: params.need("NetworkInterfaceId")?.into(),
+        ipv6: Ipv6 {
+            addresses: params.parsed_list("Ipv6Addresses")?,
+            prefixes: params.parsed_list("Ipv6Prefix")?,
+        },
+    })
+}
+
 /// Tags for one kind of resource out of `TagSpecification.N`.
 pub(crate) fn tag_specifications(
     params: &mut Params,
@@ -241,6 +301,7 @@ fn tracking(params: &mut Params) -> Result<Option<ConnectionTracking>, ApiError>
 fn create(params: &mut Params) -> Result<Request, ApiError> {
     let subnet = params.need("SubnetId")?.into();
     let addresses = addresses(params)?;
+    let ipv6 = ipv6(params, "Ipv6Addresses")?;
     let tags = tag_specifications(params, &["network-interface"])?;
     Ok(Request::CreateNetworkInterface(CreateNetworkInterface {
         subnet,
@@ -249,6 +310,7 @@ fn create(params: &mut Params) -> Result<Request, ApiError> {
         primary: addresses.primary,
         secondary: addresses.secondary,
         prefixes: addresses.prefixes,
+        ipv6,
         kind: kind(params)?,
         tags: tags.into_iter().flat_map(|(_, tags)| tags).collect(),
         client_token: params.take("ClientToken").filter(|t| !t.is_empty()),

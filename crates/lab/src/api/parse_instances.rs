@@ -1,7 +1,7 @@
 //! Forms into requests: instances.
 
 use super::params::Params;
-use super::parse::{addresses, tag_specifications};
+use super::parse::{addresses, ipv6, tag_specifications};
 use crate::model::{ApiError, GroupId, HttpTokens, Request, RunInstances, Tags, Wanted};
 
 pub(crate) fn run(params: &mut Params) -> Result<Request, ApiError> {
@@ -20,7 +20,12 @@ pub(crate) fn run(params: &mut Params) -> Result<Request, ApiError> {
     let from = interface.as_mut().unwrap_or(params);
     groups.extend(from.list("SecurityGroupId"));
     let addresses = addresses(interface.as_mut().unwrap_or(params))?;
-    if addresses.prefixes != Wanted::Count(0) {
+    // The instance's own parameter has another name than its interface's.
+    let ipv6 = match interface.as_mut() {
+        Some(interface) => ipv6(interface, "Ipv6Addresses")?,
+        None => ipv6(params, "Ipv6Address")?,
+    };
+    if addresses.prefixes != Wanted::Count(0) || ipv6.prefixes != Wanted::Count(0) {
         return Err(ApiError::client(
             "UnsupportedOperation",
             "The lab starts instances without prefixes: assign them to the interface afterwards",
@@ -71,6 +76,7 @@ pub(crate) fn run(params: &mut Params) -> Result<Request, ApiError> {
         hop_limit: hop_limit.unwrap_or(1),
         http_tokens: http_tokens.unwrap_or(HttpTokens::Required),
         secondary: addresses.secondary,
+        ipv6,
         primary: addresses.primary,
         client_token: params.take("ClientToken").filter(|t| !t.is_empty()),
         image: params.need("ImageId")?,

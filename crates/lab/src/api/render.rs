@@ -1,7 +1,7 @@
 //! Answers into XML: which one, and interfaces.
 
 use super::xml::Xml;
-use crate::model::{ApiError, EniId, GroupId, Interface, Response, Vpc};
+use crate::model::{ApiError, EniId, GroupId, Interface, Ipv6, Response, Vpc};
 
 /// The body of an answer.
 pub(crate) fn render(
@@ -39,6 +39,17 @@ fn body(x: &mut Xml, vpc: &Vpc, response: &Response) {
             addresses,
             prefixes,
         } => assigned(x, eni, addresses, prefixes),
+        Response::AssignedIpv6 { eni, ipv6 } => {
+            changed_ipv6(x, eni, ipv6, ("assignedIpv6Addresses", "assignedIpv6PrefixSet"));
+        }
+        Response::UnassignedIpv6 { eni, ipv6 } => {
+            changed_ipv6(
+                x,
+                eni,
+                ipv6,
+                ("unassignedIpv6Addresses", "unassignedIpv6PrefixSet"),
+            );
+        }
         Response::Instances(page) => super::render_instances::instances(x, vpc, page),
         Response::InstanceTypes(page) => super::render_network::instance_types(x, page),
         Response::Started(views) => super::render_instances::started(x, vpc, views),
@@ -57,6 +68,13 @@ fn assigned(x: &mut Xml, eni: &EniId, addresses: &[std::net::Ipv4Addr], prefixes
         x.leaf("privateIpAddress", a)
     });
     x.items("assignedIpv4PrefixSet", prefixes, |x, p| x.leaf("ipv4Prefix", p));
+}
+
+/// Unlike in an interface's sets, the values stand in the items themselves.
+fn changed_ipv6(x: &mut Xml, eni: &EniId, ipv6: &Ipv6, (addresses, prefixes): (&str, &str)) {
+    x.leaf("networkInterfaceId", eni);
+    x.values(addresses, &ipv6.addresses);
+    x.values(prefixes, &ipv6.prefixes);
 }
 
 /// A set of groups with their names.
@@ -95,6 +113,17 @@ pub(crate) fn prefix_set(x: &mut Xml, i: &Interface) {
     }
 }
 
+/// IPv6 addresses and prefixes of an interface; EC2 leaves the second set out where there are none.
+pub(crate) fn ipv6_sets(x: &mut Xml, i: &Interface) {
+    x.items("ipv6AddressesSet", &i.ipv6.addresses, |x, a| {
+        x.leaf("ipv6Address", a);
+        x.leaf("isPrimaryIpv6", false);
+    });
+    if !i.ipv6.prefixes.is_empty() {
+        x.items("ipv6PrefixSet", &i.ipv6.prefixes, |x, p| x.leaf("ipv6Prefix", p));
+    }
+}
+
 fn interface(x: &mut Xml, vpc: &Vpc, i: &Interface) {
     if let Some(public) = i.public {
         association(x, vpc, public);
@@ -126,7 +155,7 @@ fn interface(x: &mut Xml, vpc: &Vpc, i: &Interface) {
     x.leaf("description", &i.description);
     group_set(x, vpc, &i.groups);
     x.leaf("interfaceType", i.kind.as_str());
-    x.element("ipv6AddressesSet", |_| ());
+    ipv6_sets(x, i);
     x.leaf("macAddress", i.mac);
     x.leaf("networkInterfaceId", &i.id);
     x.leaf("ownerId", &vpc.config().account);

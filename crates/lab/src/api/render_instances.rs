@@ -1,6 +1,6 @@
 //! Answers into XML: instances.
 
-use super::render::{address_set, group_set, prefix_set};
+use super::render::{address_set, group_set, ipv6_sets, prefix_set};
 use super::xml::Xml;
 use crate::model::{HttpTokens, Instance, InstanceId, InstanceState, InstanceView, Interface, Page, Vpc};
 
@@ -101,6 +101,7 @@ fn instance(x: &mut Xml, vpc: &Vpc, view: &InstanceView) {
         x.leaf("vpcId", vpc.id());
         x.leaf_if("privateIpAddress", address);
         x.leaf_if("ipAddress", public);
+        x.leaf_if("ipv6Address", primary.and_then(|p| p.ipv6.addresses.first()));
     }
     if let Some(primary) = primary {
         x.leaf("sourceDestCheck", primary.source_dest_check);
@@ -165,6 +166,6 @@ fn interface(x: &mut Xml, vpc: &Vpc, n: &Interface) {
     }
     address_set(x, vpc, n);
     prefix_set(x, n);
-    x.element("ipv6AddressesSet", |_| ());
+    ipv6_sets(x, n);
     x.leaf("interfaceType", n.kind.as_str());
 }

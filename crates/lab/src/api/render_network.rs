@@ -17,13 +17,17 @@ pub(crate) fn subnets(x: &mut Xml, vpc: &Vpc, page: &Page<SubnetView>) {
         x.leaf("ownerId", &vpc.config().account);
         x.leaf("vpcId", vpc.id());
         x.leaf("cidrBlock", s.cidr);
-        x.element("ipv6CidrBlockAssociationSet", |_| ());
+        x.items("ipv6CidrBlockAssociationSet", s.ipv6, |x, cidr| {
+            x.leaf("ipv6CidrBlock", cidr);
+            x.leaf("associationId", "subnet-cidr-assoc-00000000000000006");
+            x.element("ipv6CidrBlockState", |x| x.leaf("state", "associated"));
+        });
         x.leaf("availableIpAddressCount", view.free);
         x.leaf("availabilityZone", &s.zone);
         x.leaf("availabilityZoneId", &s.zone_id);
         x.leaf("defaultForAz", false);
         x.leaf("mapPublicIpOnLaunch", s.route == SubnetRoute::Public);
-        x.leaf("assignIpv6AddressOnCreation", false);
+        x.leaf("assignIpv6AddressOnCreation", s.ipv6.is_some());
         x.leaf("mapCustomerOwnedIpOnLaunch", false);
         x.leaf("enableDns64", false);
         x.leaf("ipv6Native", false);
@@ -48,6 +52,15 @@ pub(crate) fn vpcs(x: &mut Xml, vpc: &Vpc, page: &Page<VpcView>) {
                 x.element("cidrBlockState", |x| x.leaf("state", "associated"));
             },
         );
+        if let Some(cidr) = view.ipv6 {
+            x.items("ipv6CidrBlockAssociationSet", [cidr], |x, cidr| {
+                x.leaf("ipv6CidrBlock", cidr);
+                x.leaf("associationId", "vpc-cidr-assoc-00000000000000006");
+                x.leaf("ipv6Pool", "Amazon");
+                x.leaf("networkBorderGroup", &vpc.config().region);
+                x.element("ipv6CidrBlockState", |x| x.leaf("state", "associated"));
+            });
+        }
         x.leaf("dhcpOptionsId", "dopt-00000000000000001");
         x.leaf("instanceTenancy", "default");
         x.leaf("isDefault", false);
@@ -85,6 +98,7 @@ fn permission(x: &mut Xml, vpc: &Vpc, rule: &Rule) {
             Protocol::All => "-1",
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+            Protocol::Icmp if matches!(rule.peer, RulePeer::Ipv6(_)) => "icmpv6",
             Protocol::Icmp => "icmp",
         },
     );
@@ -106,7 +120,7 @@ fn permission(x: &mut Xml, vpc: &Vpc, rule: &Rule) {
     }
     let group = match &rule.peer {
         RulePeer::Group(name) => vpc.group_named(name),
-        RulePeer::Cidr(_) => None,
+        RulePeer::Cidr(_) | RulePeer::Ipv6(_) => None,
     };
     x.items("groups", group, |x, id| {
         x.leaf("userId", &vpc.config().account);
@@ -114,10 +128,14 @@ fn permission(x: &mut Xml, vpc: &Vpc, rule: &Rule) {
     });
     let cidr = match &rule.peer {
         RulePeer::Cidr(cidr) => Some(cidr),
-        RulePeer::Group(_) => None,
+        RulePeer::Group(_) | RulePeer::Ipv6(_) => None,
     };
     x.items("ipRanges", cidr, |x, cidr| x.leaf("cidrIp", cidr));
-    x.element("ipv6Ranges", |_| ());
+    let ipv6 = match &rule.peer {
+        RulePeer::Ipv6(cidr) => Some(cidr),
+        RulePeer::Group(_) | RulePeer::Cidr(_) => None,
+    };
+    x.items("ipv6Ranges", ipv6, |x, cidr| x.leaf("cidrIpv6", cidr));
     x.element("prefixListIds", |_| ());
 }
 

@@ -80,6 +80,11 @@ impl Xml {
         });
     }
 
+    /// A list whose items are the values themselves.
+    pub(crate) fn values<T: Display>(&mut self, name: &str, values: &[T]) {
+        self.element(name, |x| values.iter().for_each(|value| x.leaf("item", value)));
+    }
+
     /// A set of tags.
     pub(crate) fn tags(&mut self, tags: &crate::model::Tags) {
         self.items("tagSet", tags, |x, (key, value)| {

@@ -1,7 +1,7 @@
 //! IMDS as a pod asks it: a token first, then the instance's id.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
 use super::plan::Endpoint;
@@ -56,7 +56,7 @@ fn inside<T: Send>(
         .map_err(|e| e.to_string())
 }
 
-fn token(source: Option<Ipv4Addr>, limit: Duration) -> Result<String, String> {
+fn token(source: Option<IpAddr>, limit: Duration) -> Result<String, String> {
     let put = format!(
         "PUT /latest/api/token HTTP/1.1\r\nHost: {}\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\
          Content-Length: 0\r\nConnection: close\r\n\r\n",
@@ -66,8 +66,9 @@ fn token(source: Option<Ipv4Addr>, limit: Duration) -> Result<String, String> {
 }
 
 /// One request; the body of a 200.
-fn exchange(source: Option<Ipv4Addr>, request: &str, limit: Duration) -> Result<String, String> {
-    let mut stream = wire::stream(source, IMDS, PATIENCE).map_err(|e| format!("cannot connect: {e}"))?;
+fn exchange(source: Option<IpAddr>, request: &str, limit: Duration) -> Result<String, String> {
+    let mut stream =
+        wire::stream(source, SocketAddr::V4(IMDS), PATIENCE).map_err(|e| format!("cannot connect: {e}"))?;
     let mut answer = Vec::new();
     let talk = stream
         .set_read_timeout(Some(limit))

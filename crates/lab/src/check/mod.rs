@@ -9,6 +9,7 @@ mod ports;
 mod report;
 mod wire;
 
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -37,16 +38,12 @@ pub fn run(dir: &Dir) -> Result<Report, LabError> {
     let status: Status = control::ask(dir, &Ask::Status)?;
     let pods = pods::list(dir)?;
     let mut report = Report::default();
-    let endpoints = endpoints(&status, &pods, &mut report);
-    let ports = plan::node_ports(&endpoints);
-    let _open = OpenPorts::open(&endpoints, &ports)?;
-    let probes = plan::probes(&endpoints, &ports);
-    let seen = Seen::default();
-    with_responders(&endpoints, &seen, || {
-        matrix(&endpoints, &probes, &mut report);
-        metadata(dir, &status, &endpoints, &mut report)?;
-        forbidden(dir, &status, &endpoints, &seen, &mut report)
-    })?;
+    family(dir, &status, &pods, false, &mut report)?;
+    if status.vpc_ipv6.is_some() {
+        report.prefix = "ipv6-";
+        family(dir, &status, &pods, true, &mut report)?;
+        report.prefix = "";
+    }
     for fault in &status.model_faults {
         let failure = named(
             "model",
@@ -64,6 +61,23 @@ pub fn run(dir: &Dir) -> Result<Report, LabError> {
     Ok(report)
 }
 
+/// All checks of one family: pods have addresses of one, nodes of both.
+fn family(dir: &Dir, status: &Status, pods: &[Pod], v6: bool, report: &mut Report) -> Result<(), LabError> {
+    let endpoints = endpoints(status, pods, v6, report);
+    let ports = plan::node_ports(&endpoints);
+    let _open = OpenPorts::open(&endpoints, &ports)?;
+    let probes = plan::probes(&endpoints, &ports);
+    let seen = Seen::default();
+    with_responders(&endpoints, &seen, || {
+        matrix(&endpoints, &probes, report);
+        // IMDS is asked at its IPv4 address.
+        if !v6 {
+            metadata(dir, status, &endpoints, report)?;
+        }
+        forbidden(dir, status, &endpoints, &seen, report)
+    })
+}
+
 /// A few descriptors for each endpoint; the usual soft limit of 1024 would end at some hundred pods.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
@@ -76,11 +90,17 @@ fn raise_file_limit() {
     );
 }
 
-fn endpoints(status: &Status, pods: &[Pod], report: &mut Report) -> Vec<Endpoint> {
+fn endpoints(status: &Status, pods: &[Pod], v6: bool, report: &mut Report) -> Vec<Endpoint> {
     let mut all: Vec<Endpoint> = status
         .nodes
         .iter()
-        .filter_map(|n| node_endpoint(status, n))
+        .filter_map(|n| {
+            if v6 {
+                node_endpoint_ipv6(status, n)
+            } else {
+                node_endpoint(status, n)
+            }
+        })
         .collect();
     let outside = |name: &str, o: &control::Outside, kind| Endpoint {
         name: name.to_owned(),
@@ -90,12 +110,20 @@ fn endpoints(status: &Status, pods: &[Pod], report: &mut Report) -> Vec<Endpoint
         further: false,
     };
     let nodes = all.len();
-    all.push(outside("internet", &status.internet, Kind::Internet));
-    all.extend(status.peer.iter().map(|p| outside("peer", p, Kind::Peer)));
-    for pod in pods {
+    if v6 {
+        let internet = status.internet_ipv6.iter();
+        all.extend(internet.map(|i| outside("internet", i, Kind::Internet)));
+    } else {
+        all.push(outside("internet", &status.internet, Kind::Internet));
+        all.extend(status.peer.iter().map(|p| outside("peer", p, Kind::Peer)));
+    }
+    // One without an address is told of in the first of both.
+    let mine = |pod: &&Pod| pod.address.map_or(!v6, |address| address.is_ipv6() == v6);
+    for pod in pods.iter().filter(mine) {
         let name = format!("pod/{}", pod.name);
         let node = all.iter().take(nodes).position(|e| e.name == pod.node);
-        let addresses = pod.addresses();
+        let mut addresses = pod.addresses();
+        addresses.retain(|address| address.is_ipv6() == v6);
         let (Some(node), false) = (node, addresses.is_empty()) else {
             let why = "it has no address or its node is gone".to_owned();
             report.note(
@@ -116,11 +144,11 @@ fn endpoints(status: &Status, pods: &[Pod], report: &mut Report) -> Vec<Endpoint
             } else {
                 format!("{name}#{number}")
             };
-            let owner = status.nodes.iter().find(|n| n.name == pod.node).and_then(|n| {
-                n.interfaces
-                    .iter()
-                    .find(|i| i.addresses.iter().any(|net| net.contains(&address)))
-            });
+            let owner = status
+                .nodes
+                .iter()
+                .find(|n| n.name == pod.node)
+                .and_then(|n| n.interfaces.iter().find(|i| i.owns(address)));
             // Whoever gave the pod an address that its node does not own made the fault all others would follow from.
             let owned = owner.map(|_| ()).ok_or_else(|| {
                 let expected = format!("{address} belongs to an interface of the node");
@@ -152,16 +180,32 @@ fn endpoints(status: &Status, pods: &[Pod], report: &mut Report) -> Vec<Endpoint
 fn node_endpoint(status: &Status, node: &NodeStatus) -> Option<Endpoint> {
     let subnet = status.subnets.iter().find(|s| s.id == node.subnet)?;
     let (public, seen_as) = if subnet.public {
-        (node.public, node.public)
+        (node.public.map(IpAddr::V4), node.public.map(IpAddr::V4))
     } else {
-        (None, Some(status.nat_public))
+        (None, Some(IpAddr::V4(status.nat_public)))
     };
     let kind = Kind::Node { public, seen_as };
     Some(Endpoint {
         name: node.name.clone(),
-        address: node.primary?,
+        address: node.primary?.into(),
         namespace: node.namespace.clone(),
         kind,
+        further: false,
+    })
+}
+
+/// By IPv6 a node's own address is the public one, where the gateway lets others in.
+fn node_endpoint_ipv6(status: &Status, node: &NodeStatus) -> Option<Endpoint> {
+    let subnet = status.subnets.iter().find(|s| s.id == node.subnet)?;
+    let own = IpAddr::V6(node.primary_ipv6?);
+    Some(Endpoint {
+        name: node.name.clone(),
+        address: own,
+        namespace: node.namespace.clone(),
+        kind: Kind::Node {
+            public: subnet.public.then_some(own),
+            seen_as: Some(own),
+        },
         further: false,
     })
 }
@@ -232,7 +276,7 @@ fn judge(endpoints: &[Endpoint], probe: &Probe, outcome: &Outcome) -> Result<(),
             name: who,
             from,
         } => {
-            let right = *seen == probe.seen && who == name(probe.answers) && *from == probe.to.into();
+            let right = *seen == probe.seen && who == name(probe.answers) && *from == probe.to;
             if right {
                 return Ok(());
             }

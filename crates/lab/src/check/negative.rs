@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, Protocol, SendFlags, SocketType, bind, sendto, socket};
@@ -23,9 +23,9 @@ pub(crate) struct Bad {
     /// Who sends it: index among the endpoints.
     pub from: usize,
     /// Its source address as written into it; `None`: the sender's own.
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
     /// Its destination.
-    pub to: SocketAddrV4,
+    pub to: SocketAddr,
     /// Who would see it if it got through: index among the endpoints.
     pub victim: Option<usize>,
     /// The reason the drop log must give; `None`: the sender's node may have dropped it before, as well.
@@ -38,7 +38,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// All packets to try.
 pub(crate) fn plan(endpoints: &[Endpoint], status: &Status) -> Vec<Bad> {
     let mut all = Vec::new();
-    let nobody = unowned(status);
+    let v6 = endpoints.iter().any(|e| e.address.is_ipv6());
+    let nobody = if v6 {
+        unowned_ipv6(status).map(IpAddr::V6)
+    } else {
+        unowned(status).map(IpAddr::V4)
+    };
     for (from, sender) in endpoints.iter().enumerate() {
         let node = match sender.kind {
             Kind::Pod { node, .. } => node,
@@ -46,7 +51,7 @@ pub(crate) fn plan(endpoints: &[Endpoint], status: &Status) -> Vec<Bad> {
             Kind::Internet | Kind::Peer => continue,
         };
         let is_pod = from != node;
-        let to = |address: Ipv4Addr| SocketAddrV4::new(address, PORT);
+        let to = |address: IpAddr| SocketAddr::new(address, PORT);
         let elsewhere = |(_, e): &(usize, &Endpoint)| match e.kind {
             Kind::Pod { node: n, .. } => n != node,
             Kind::Node { .. } => e.name != endpoint_name(endpoints, node),
@@ -58,11 +63,11 @@ pub(crate) fn plan(endpoints: &[Endpoint], status: &Status) -> Vec<Bad> {
             .filter(elsewhere)
             .max_by_key(|(_, e)| matches!(e.kind, Kind::Pod { .. }));
         if let Some((index, target)) = victim {
-            let mut lies: Vec<(&'static str, Ipv4Addr)> =
+            let mut lies: Vec<(&'static str, IpAddr)> =
                 vec![("spoofed-foreign-source", target_neighbour(endpoints, index))];
             lies.extend(nobody.map(|address| ("spoofed-unowned-source", address)));
-            if let Some(other) = other_interface(status, sender, is_pod) {
-                lies.push(("spoofed-own-other-interface", other));
+            if let Some(other) = other_interface(status, sender, is_pod).filter(|_| !v6) {
+                lies.push(("spoofed-own-other-interface", other.into()));
             }
             for (kind, source) in lies {
                 // The node's own filters may be quicker than the VPC's for what its pods send.
@@ -91,6 +96,18 @@ pub(crate) fn plan(endpoints: &[Endpoint], status: &Status) -> Vec<Bad> {
         }
     }
     let internet = endpoints.iter().position(|e| e.kind == Kind::Internet);
+    // No translation hides a private subnet: its gateway has to keep others out.
+    let private = |e: &Endpoint| v6 && matches!(e.kind, Kind::Node { public: None, .. });
+    for (index, endpoint) in endpoints.iter().enumerate().filter(|(_, e)| private(e)) {
+        all.extend(internet.map(|from| Bad {
+            kind: "internet-to-private-subnet",
+            from,
+            source: None,
+            to: SocketAddr::new(endpoint.address, PORT),
+            victim: Some(index),
+            reason: Some("egress-only"),
+        }));
+    }
     for endpoint in endpoints {
         if let (
             Some(from),
@@ -101,7 +118,7 @@ pub(crate) fn plan(endpoints: &[Endpoint], status: &Status) -> Vec<Bad> {
         {
             let (kind, reason) = ("internet-to-closed-port", Some("security-group"));
             // Below the NodePort range, which is all the default group opens to the internet.
-            let to = SocketAddrV4::new(*public, 22);
+            let to = SocketAddr::new(*public, 22);
             all.push(Bad {
                 kind,
                 from,
@@ -120,7 +137,7 @@ fn endpoint_name(endpoints: &[Endpoint], index: usize) -> &str {
 }
 
 /// An address the target's side might believe in: another endpoint of the VPC, else the target itself.
-fn target_neighbour(endpoints: &[Endpoint], target: usize) -> Ipv4Addr {
+fn target_neighbour(endpoints: &[Endpoint], target: usize) -> IpAddr {
     let others = endpoints.iter().enumerate().filter(|(i, _)| *i != target);
     let node = |e: &Endpoint| match e.kind {
         Kind::Pod { node, .. } => Some(node),
@@ -131,7 +148,7 @@ fn target_neighbour(endpoints: &[Endpoint], target: usize) -> Ipv4Addr {
         .map(|(_, e)| e)
         .find(|e| node(e).is_some() && node(e) == home);
     near.or_else(|| endpoints.get(target))
-        .map_or(Ipv4Addr::LOCALHOST, |e| e.address)
+        .map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |e| e.address)
 }
 
 /// An address of the sending node that another interface than the primary owns.
@@ -163,6 +180,20 @@ fn unowned(status: &Status) -> Option<Ipv4Addr> {
     })
 }
 
+/// The same by IPv6.
+fn unowned_ipv6(status: &Status) -> Option<Ipv6Addr> {
+    let owned = |address: &Ipv6Addr| {
+        let interfaces = status.nodes.iter().flat_map(|n| &n.interfaces);
+        interfaces.flat_map(|i| &i.ipv6).any(|net| net.contains(address))
+    };
+    status.subnets.iter().find_map(|subnet| {
+        let last = subnet.ipv6?.broadcast().to_bits();
+        (2..200u128)
+            .map(|back| Ipv6Addr::from_bits(last.saturating_sub(back)))
+            .find(|address| !owned(address))
+    })
+}
+
 trait IntoRange {
     fn into_range(self, last: Ipv4Addr) -> Box<dyn Iterator<Item = Ipv4Addr>>;
 }
@@ -184,17 +215,25 @@ pub(crate) fn send(endpoints: &[Endpoint], bad: &Bad, number: u64) -> Result<(),
     let payload = format!("{number} ");
     Place::named(&sender.namespace)?.run(|| {
         let sent = || -> io::Result<()> {
+            let family = if bad.to.is_ipv6() {
+                AddressFamily::INET6
+            } else {
+                AddressFamily::INET
+            };
             match bad.source {
                 Some(source) => {
                     // Of protocol "raw": the packet's header is taken as it is (raw(7)).
-                    let raw = socket(AddressFamily::INET, SocketType::RAW, Some(RAW))?;
-                    let whole = packet(source, *bad.to.ip(), payload.as_bytes());
-                    sendto(&raw, &whole, SendFlags::empty(), &bad.to)?;
+                    let raw = socket(family, SocketType::RAW, Some(RAW))?;
+                    let mixed = || io::Error::from(io::ErrorKind::InvalidInput);
+                    let whole = packet(source, bad.to.ip(), payload.as_bytes()).ok_or_else(mixed)?;
+                    // A port would be taken for a protocol.
+                    let to = SocketAddr::new(bad.to.ip(), 0);
+                    sendto(&raw, &whole, SendFlags::empty(), &to)?;
                 }
                 None => {
-                    let udp = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+                    let udp = socket(family, SocketType::DGRAM, None)?;
                     if let Some(source) = sender.source() {
-                        bind(&udp, &SocketAddrV4::new(source, 0))?;
+                        bind(&udp, &SocketAddr::new(source, 0))?;
                     }
                     sendto(&udp, payload.as_bytes(), SendFlags::empty(), &bad.to)?;
                 }
@@ -260,7 +299,7 @@ fn logged(endpoints: &[Endpoint], bad: &Bad, drops: &[DroppedPacket]) -> bool {
         d.reason == reason
             && d.source == source
             // The log shows the destination as the rule saw it, behind the gateway's translation.
-            && (reason == "security-group" || d.destination == Some(*bad.to.ip()))
+            && (reason == "security-group" || d.destination == Some(bad.to.ip()))
             && d.destination_port == Some(bad.to.port())
     })
 }

@@ -1,6 +1,6 @@
 //! Which packets to send, and what each must show at the far side: pure.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
@@ -8,8 +8,8 @@ use serde::Serialize;
 pub(crate) const PORT: u16 = 30777;
 /// First NodePort-style port; the following ones are taken as needed.
 pub(crate) const NODE_PORT: u16 = 31777;
-/// Payload that makes an IPv4 UDP packet of 9001 bytes.
-const JUMBO: usize = 9001 - 28;
+/// Bytes of the largest packet a VPC carries.
+const JUMBO: usize = 9001;
 
 /// What an endpoint is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,9 +24,9 @@ pub(crate) enum Kind {
     /// A node.
     Node {
         /// Its public address.
-        public: Option<Ipv4Addr>,
+        public: Option<IpAddr>,
         /// What the internet sees its connections come from; `None`: it has no way there.
-        seen_as: Option<Ipv4Addr>,
+        seen_as: Option<IpAddr>,
     },
     /// A host of the internet.
     Internet,
@@ -40,7 +40,7 @@ pub(crate) struct Endpoint {
     /// `pod/web-1`, `node-1`, `internet`, `peer`.
     pub name: String,
     /// Its own address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its network namespace.
     pub namespace: String,
     /// What it is.
@@ -51,7 +51,7 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     /// Where its questions come from, unless the namespace chooses.
-    pub(crate) fn source(&self) -> Option<Ipv4Addr> {
+    pub(crate) fn source(&self) -> Option<IpAddr> {
         self.further.then_some(self.address)
     }
 }
@@ -74,11 +74,11 @@ pub(crate) struct Probe {
     /// Who asks: index among the endpoints.
     pub from: usize,
     /// Where the question goes.
-    pub to: SocketAddrV4,
+    pub to: SocketAddr,
     /// Who must answer: index among the endpoints.
     pub answers: usize,
     /// The source address the answering side must see.
-    pub seen: Ipv4Addr,
+    pub seen: IpAddr,
     /// How.
     pub transport: Transport,
     /// Payload length in bytes; 0: as short as it gets.
@@ -129,7 +129,7 @@ pub(crate) fn probes(endpoints: &[Endpoint], ports: &[NodePort]) -> Vec<Probe> {
             let Some((kind, seen)) = expectation(endpoints, a, b) else {
                 continue;
             };
-            let target = SocketAddrV4::new(b.address, PORT);
+            let target = SocketAddr::new(b.address, PORT);
             let probe = Probe {
                 kind,
                 from,
@@ -159,7 +159,7 @@ pub(crate) fn probes(endpoints: &[Endpoint], ports: &[NodePort]) -> Vec<Probe> {
 }
 
 /// The family of a question from `a` to `b`, and as whom `b` must see `a`.
-fn expectation(endpoints: &[Endpoint], a: &Endpoint, b: &Endpoint) -> Option<(&'static str, Ipv4Addr)> {
+fn expectation(endpoints: &[Endpoint], a: &Endpoint, b: &Endpoint) -> Option<(&'static str, IpAddr)> {
     let node_of = |e: &Endpoint| match e.kind {
         Kind::Pod { node, .. } => endpoints.get(node),
         _ => None,
@@ -188,6 +188,8 @@ fn expectation(endpoints: &[Endpoint], a: &Endpoint, b: &Endpoint) -> Option<(&'
         (Kind::Node { .. }, Kind::Node { .. }) => ("node-to-node", a.address),
         // Outside the VPC a pod is its node: the agent translates to the node's primary address. The peer sees that
         // address itself, the internet what the gateway makes of it.
+        // IPv6 is not translated: a pod is seen as what it is.
+        (Kind::Pod { .. }, Kind::Internet) if a.address.is_ipv6() => ("pod-to-internet", a.address),
         (Kind::Pod { .. }, Kind::Internet) => ("pod-to-internet", internet_sees(node_of(a)?)?),
         (Kind::Pod { .. }, Kind::Peer) => ("pod-to-peer", node_of(a)?.address),
         (Kind::Node { .. }, Kind::Internet) => ("node-to-internet", internet_sees(a)?),
@@ -218,7 +220,7 @@ fn jumbo(endpoints: &[Endpoint]) -> Vec<Probe> {
     for &(from, a) in &firsts {
         let others = |(_, b): &&(usize, &Endpoint)| a.namespace != b.namespace;
         for &(answers, b) in firsts.iter().filter(others) {
-            let to = SocketAddrV4::new(b.address, PORT);
+            let to = SocketAddr::new(b.address, PORT);
             let transport = Transport::Udp;
             all.push(Probe {
                 kind: "full-size-packet",
@@ -227,7 +229,8 @@ fn jumbo(endpoints: &[Endpoint]) -> Vec<Probe> {
                 answers,
                 seen: a.address,
                 transport,
-                size: JUMBO,
+                // Less the headers of IP and UDP.
+                size: JUMBO - if a.address.is_ipv6() { 48 } else { 28 },
             });
         }
     }
@@ -250,7 +253,7 @@ fn through_node_port(endpoints: &[Endpoint], port: &NodePort) -> Vec<Probe> {
     let Some((from, outside)) = endpoints.iter().enumerate().find(|(_, e)| e.kind == asker) else {
         return Vec::new();
     };
-    let to = SocketAddrV4::new(address, port.port);
+    let to = SocketAddr::new(address, port.port);
     [Transport::Udp, Transport::Tcp]
         .map(|transport| Probe {
             kind,
@@ -280,8 +283,8 @@ mod tests {
 
     /// Two nodes, the second without a public address, `pods` pods on each, two interfaces each.
     fn lab(pods: u8) -> Vec<Endpoint> {
-        let public = Some([198, 51, 100, 9].into());
-        let nat = Some([198, 51, 100, 1].into());
+        let public = Some(IpAddr::from([198, 51, 100, 9]));
+        let nat = Some(IpAddr::from([198, 51, 100, 1]));
         let mut all = vec![
             endpoint(
                 "node-1",
@@ -334,7 +337,7 @@ mod tests {
                 panic!("not a pod")
             };
             let last = if node == 0 { 9 } else { 1 };
-            assert_eq!(probe.seen, Ipv4Addr::new(198, 51, 100, last));
+            assert_eq!(probe.seen, IpAddr::from([198, 51, 100, last]));
         }
         assert_eq!(of_kind(&all, "pod-to-internet").len(), 4 * 2);
     }
@@ -348,7 +351,7 @@ mod tests {
         assert!(
             of_kind(&all, "internet-to-node-port")
                 .iter()
-                .all(|p| p.to.ip().octets() == [198, 51, 100, 9])
+                .all(|p| p.to.ip() == IpAddr::from([198, 51, 100, 9]))
         );
         assert_eq!(of_kind(&all, "internet-to-node-port").len(), 4);
         assert_eq!(of_kind(&all, "peer-to-node-port").len(), 4);
@@ -386,6 +389,19 @@ mod tests {
         );
         // It has an interface of its own, whose full size is tried; and it is none of the primary's.
         assert!(of_kind(&all, "full-size-packet").iter().any(|p| p.from == last));
+    }
+
+    #[test]
+    fn by_ipv6_the_internet_sees_a_pod_as_itself() {
+        let mut lab = lab(2);
+        for (number, endpoint) in (1_u16..).zip(&mut lab) {
+            endpoint.address = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number).into();
+        }
+        let all = probes(&lab, &[]);
+        let to_internet = of_kind(&all, "pod-to-internet");
+        assert_eq!(to_internet.len(), 4 * 2);
+        assert!(to_internet.iter().all(|p| p.seen == lab[p.from].address));
+        assert!(of_kind(&all, "full-size-packet").iter().all(|p| p.size == 8953));
     }
 
     #[test]

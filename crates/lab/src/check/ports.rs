@@ -1,5 +1,7 @@
 //! Ports of nodes that lead to pods, while the check lasts.
 
+use std::net::SocketAddr;
+
 use super::plan::{self, Endpoint, NodePort};
 use crate::error::LabError;
 use crate::fabric::netns::Place;
@@ -7,7 +9,7 @@ use crate::tool;
 
 /// Rules of the check's own that make ports of nodes lead to pods, as kube-proxy's do; gone when this is dropped.
 pub(crate) struct OpenPorts {
-    places: Vec<Place>,
+    places: Vec<(Place, &'static str)>,
 }
 
 impl OpenPorts {
@@ -20,8 +22,8 @@ impl OpenPorts {
                 .filter_map(|p| Some((p.port, endpoints.get(p.pod)?.address)))
                 .map(|(port, pod)| {
                     format!(
-                        "fib daddr type local meta l4proto {{ tcp, udp }} th dport {port} dnat to {pod}:{}\n",
-                        plan::PORT
+                        "fib daddr type local meta l4proto {{ tcp, udp }} th dport {port} dnat to {}\n",
+                        SocketAddr::new(pod, plan::PORT)
                     )
                 })
                 .collect();
@@ -29,22 +31,30 @@ impl OpenPorts {
                 continue;
             }
             let place = Place::named(&node.namespace)?;
-            let table = "table ip vpcnet-lab-check";
+            let table = table(node.address.is_ipv6());
             let chain = "type nat hook prerouting priority dstnat; policy accept;";
             let text = format!(
                 "{table} {{ }}\ndelete {table}\n{table} {{\nchain ports {{\n{chain}\n{lines}}}\n}}\n"
             );
             tool::nft(&place, &text)?;
-            open.places.push(place);
+            open.places.push((place, table));
         }
         Ok(open)
     }
 }
 
+const fn table(v6: bool) -> &'static str {
+    if v6 {
+        "table ip6 vpcnet-lab-check"
+    } else {
+        "table ip vpcnet-lab-check"
+    }
+}
+
 impl Drop for OpenPorts {
     fn drop(&mut self) {
-        for place in &self.places {
-            if let Err(e) = tool::nft(place, "delete table ip vpcnet-lab-check\n") {
+        for (place, table) in &self.places {
+            if let Err(e) = tool::nft(place, &format!("delete {table}\n")) {
                 tracing::warn!(error = %e, "the check's rules stay in the node");
             }
         }

@@ -17,6 +17,9 @@ pub struct Report {
     pub failures: Vec<Failure>,
     /// How long it took.
     pub seconds: f64,
+    /// Put before the families of what is noted now.
+    #[serde(skip)]
+    pub(crate) prefix: &'static str,
 }
 
 /// Of one family of checks.
@@ -45,10 +48,12 @@ pub struct Failure {
 
 impl Report {
     pub(crate) fn note(&mut self, kind: &str, result: Result<(), Failure>) {
-        let count = self.kinds.entry(kind.to_owned()).or_default();
+        let kind = format!("{}{kind}", self.prefix);
+        let count = self.kinds.entry(kind.clone()).or_default();
         count.checks += 1;
         self.checks += 1;
-        if let Err(failure) = result {
+        if let Err(mut failure) = result {
+            failure.kind = kind;
             count.failed += 1;
             self.failed += 1;
             self.failures.push(failure);

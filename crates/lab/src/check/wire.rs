@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -13,7 +13,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Timeout, set_ip_mtu_discover, set_socket_timeout};
+use rustix::net::sockopt::{
+    Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, Timeout, set_ip_mtu_discover, set_ipv6_mtu_discover,
+    set_socket_timeout,
+};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::time::Timespec;
 
@@ -44,7 +47,7 @@ pub(crate) enum Outcome {
     /// An answer: the source seen, who answered, and from where the answer came.
     Answer {
         /// Source address the other side saw.
-        seen: Ipv4Addr,
+        seen: IpAddr,
         /// Its name.
         name: String,
         /// Source of the answer.
@@ -125,8 +128,13 @@ pub(crate) fn ask(endpoint: &Endpoint, probes: &[&Probe], first_number: u64) -> 
     let result = Place::named(&endpoint.namespace).and_then(|place| {
         place.run(|| {
             let source = endpoint.source();
-            let datagrams =
-                ask_datagrams(source, probes, first_number).map_err(LabError::socket("ask by UDP"))?;
+            let any: IpAddr = if endpoint.address.is_ipv6() {
+                Ipv6Addr::UNSPECIFIED.into()
+            } else {
+                Ipv4Addr::UNSPECIFIED.into()
+            };
+            let datagrams = ask_datagrams(source.unwrap_or(any), probes, first_number)
+                .map_err(LabError::socket("ask by UDP"))?;
             let outcome = |(i, probe): (usize, &&Probe)| match probe.transport {
                 Transport::Tcp => connect(source, probe.to),
                 Transport::Udp => datagrams
@@ -141,13 +149,17 @@ pub(crate) fn ask(endpoint: &Endpoint, probes: &[&Probe], first_number: u64) -> 
 }
 
 fn ask_datagrams(
-    source: Option<Ipv4Addr>,
+    source: IpAddr,
     probes: &[&Probe],
     first_number: u64,
 ) -> io::Result<BTreeMap<usize, Outcome>> {
-    let socket = UdpSocket::bind((source.unwrap_or(Ipv4Addr::UNSPECIFIED), 0))?;
     // Never fragment: what is too large must fail.
-    set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DO)?;
+    let socket = UdpSocket::bind((source, 0))?;
+    if source.is_ipv6() {
+        set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::DO)?;
+    } else {
+        set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DO)?;
+    }
     let mut got = BTreeMap::new();
     let mut refused: BTreeMap<usize, String> = BTreeMap::new();
     let wanted: Vec<(usize, &Probe)> = probes
@@ -230,19 +242,19 @@ fn parse(text: &str, from: SocketAddr) -> Option<(u64, Outcome)> {
 }
 
 /// A connection from `source`, or from where the namespace chooses.
-pub(crate) fn stream(source: Option<Ipv4Addr>, to: SocketAddrV4, limit: Duration) -> io::Result<TcpStream> {
+pub(crate) fn stream(source: Option<IpAddr>, to: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
     let Some(source) = source else {
-        return TcpStream::connect_timeout(&to.into(), limit);
+        return TcpStream::connect_timeout(&to, limit);
     };
-    let socket = socket_with(
-        AddressFamily::INET,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let family = if to.is_ipv6() {
+        AddressFamily::INET6
+    } else {
+        AddressFamily::INET
+    };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // Also ends a connect that nobody answers (socket(7)).
     set_socket_timeout(&socket, Timeout::Send, Some(limit))?;
-    rustix::net::bind(&socket, &SocketAddrV4::new(source, 0))?;
+    rustix::net::bind(&socket, &SocketAddr::new(source, 0))?;
     match rustix::net::connect(&socket, &to) {
         Ok(()) => Ok(socket.into()),
         Err(rustix::io::Errno::INPROGRESS | rustix::io::Errno::AGAIN) => Err(io::ErrorKind::TimedOut.into()),
@@ -250,7 +262,7 @@ pub(crate) fn stream(source: Option<Ipv4Addr>, to: SocketAddrV4, limit: Duration
     }
 }
 
-fn connect(source: Option<Ipv4Addr>, to: SocketAddrV4) -> Outcome {
+fn connect(source: Option<IpAddr>, to: SocketAddr) -> Outcome {
     let attempt = || -> io::Result<Outcome> {
         let mut stream = stream(source, to, CONNECT)?;
         stream.set_read_timeout(Some(CONNECT))?;
@@ -262,8 +274,54 @@ fn connect(source: Option<Ipv4Addr>, to: SocketAddrV4) -> Outcome {
     attempt().unwrap_or_else(|e| Outcome::Silence(e.to_string()))
 }
 
-/// A whole IPv4 UDP packet, for a socket that takes headers as they are.
-pub(crate) fn packet(source: Ipv4Addr, destination: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+/// A whole UDP packet, for a socket that takes headers as they are. Both addresses are of one family.
+pub(crate) fn packet(source: IpAddr, destination: IpAddr, payload: &[u8]) -> Option<Vec<u8>> {
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => Some(packet4(source, destination, payload)),
+        (IpAddr::V6(source), IpAddr::V6(destination)) => Some(packet6(source, destination, payload)),
+        _ => None,
+    }
+}
+
+fn packet6(source: Ipv6Addr, destination: Ipv6Addr, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(8 + payload.len()).unwrap_or(u16::MAX);
+    let mut udp = Vec::new();
+    udp.extend(PORT.to_be_bytes());
+    udp.extend(PORT.to_be_bytes());
+    udp.extend(length.to_be_bytes());
+    udp.extend([0, 0]);
+    udp.extend(payload);
+    // RFC 8200, section 8.1: IPv6 wants a checksum, over this pseudo-header and the datagram.
+    let mut summed = [source.octets(), destination.octets()].concat();
+    summed.extend(u32::from(length).to_be_bytes());
+    summed.extend([0, 0, 0, 17]);
+    summed.extend(&udp);
+    let mut sum: u32 = summed
+        .chunks(2)
+        .map(|pair| {
+            u32::from(u16::from_be_bytes([
+                pair.first().copied().unwrap_or(0),
+                pair.get(1).copied().unwrap_or(0),
+            ]))
+        })
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    let sum = !u16::try_from(sum).unwrap_or(u16::MAX);
+    // Zero would mean none.
+    let sum = if sum == 0 { u16::MAX } else { sum };
+    udp.splice(6..8, sum.to_be_bytes());
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend(length.to_be_bytes());
+    packet.extend([17, 64]);
+    packet.extend(source.octets());
+    packet.extend(destination.octets());
+    packet.extend(udp);
+    packet
+}
+
+fn packet4(source: Ipv4Addr, destination: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(28 + payload.len()).unwrap_or(u16::MAX);
     // The kernel fills in the IP checksum and, where zero, the identification (raw(7)).
     let mut packet = vec![0x45, 0];
@@ -292,7 +350,7 @@ mod tests {
         assert_eq!(
             outcome,
             Outcome::Answer {
-                seen: [10, 0, 0, 4].into(),
+                seen: IpAddr::from([10, 0, 0, 4]),
                 name: "pod/web-1".to_owned(),
                 from
             }
@@ -303,10 +361,28 @@ mod tests {
 
     #[test]
     fn a_raw_packet_holds_its_lengths() {
-        let p = packet([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), b"12345");
+        let p = packet([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), b"12345").unwrap();
         assert_eq!(p.len(), 33);
         assert_eq!(&p[2..4], &[0, 33]);
         assert_eq!(&p[24..26], &[0, 13]);
         assert_eq!(&p[28..], b"12345");
+    }
+
+    #[test]
+    fn a_raw_ipv6_packet_holds_the_checksum_that_receivers_want() {
+        let (from, to): (IpAddr, IpAddr) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
+        let p = packet(from, to, b"12345").unwrap();
+        assert_eq!((p.len(), &p[4..6], p[6]), (53, &[0, 13][..], 17));
+        // With its checksum in it, a datagram and its pseudo-header sum up to all ones (RFC 1071).
+        let mut summed = p[8..40].to_vec();
+        summed.extend([0, 0, 0, 13, 0, 0, 0, 17]);
+        summed.extend(&p[40..]);
+        summed.push(0);
+        let sum: u32 = summed
+            .chunks(2)
+            .map(|c| u32::from(u16::from_be_bytes([c[0], c[1]])))
+            .sum();
+        assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
+        assert_eq!(packet(from, [10, 0, 0, 2].into(), b""), None);
     }
 }

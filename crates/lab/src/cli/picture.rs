@@ -1,7 +1,7 @@
 //! The VPC as a drawing for the terminal: pure, status and pods in, text out.
 
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::control::{InterfaceStatus, NodeStatus, Status, SubnetStatus};
 use crate::pods::Pod;
@@ -39,6 +39,7 @@ pub(super) fn draw(status: &Status, pods: &[Pod]) -> String {
         .vpc
         .iter()
         .map(ToString::to_string)
+        .chain(status.vpc_ipv6.map(|net| net.to_string()))
         .collect::<Vec<_>>()
         .join(", ");
     let inner = WIDTH - 4;
@@ -90,8 +91,9 @@ fn wrapped(text: &mut String, title: &str, items: &str) {
 
 fn subnet_box(status: &Status, subnet: &SubnetStatus, pods: &[Pod], width: usize) -> Vec<String> {
     let kind = if subnet.public { "public" } else { "private" };
+    let ipv6 = subnet.ipv6.map(|net| format!(" · {net}")).unwrap_or_default();
     let title = format!(
-        "{} {} · {} · {kind} · router {}",
+        "{} {}{ipv6} · {} · {kind} · router {}",
         subnet.name, subnet.cidr, subnet.zone, subnet.gateway
     );
     let nodes = status.nodes.iter().filter(|n| n.subnet == subnet.id);
@@ -140,12 +142,11 @@ fn interface_lines(
     } else {
         "secondary"
     };
-    let mine = |a: Ipv4Addr| interface.addresses.iter().any(|net| net.contains(&a));
-    let users: Vec<(Ipv4Addr, &str)> = pods
+    let users: Vec<(IpAddr, &str)> = pods
         .iter()
         .filter(|p| p.node == node.name)
         .flat_map(|p| p.addresses().into_iter().map(|a| (a, p.name.as_str())))
-        .filter(|(a, _)| mine(*a))
+        .filter(|(a, _)| interface.owns(*a))
         .collect();
     let slots: u64 = interface
         .addresses
@@ -157,7 +158,7 @@ fn interface_lines(
         .map_or_else(|| "no address".to_owned(), |a| a.to_string());
     let free = slots
         .saturating_sub(u64::from(interface.primary.is_some()))
-        .saturating_sub(users.len() as u64);
+        .saturating_sub(users.iter().filter(|(a, _)| a.is_ipv4()).count() as u64);
     let mut lines = vec![format!(
         "{name} {} {own} ({role}, {}) · {} pods, {free} spare",
         interface.eni,
@@ -225,6 +226,7 @@ mod tests {
             subnet: "subnet-1".to_owned(),
             primary: Some([10, 0, 0, 5].into()),
             addresses: vec!["10.0.0.5/32".parse().unwrap(), "10.0.0.16/28".parse().unwrap()],
+            ipv6: Vec::new(),
         };
         let pod = |name: &str, last: u8| Pod {
             name: name.to_owned(),
@@ -246,6 +248,7 @@ mod tests {
             subnet: String::new(),
             primary: None,
             public: None,
+            primary_ipv6: None,
             namespace: String::new(),
             holder: 0,
             agent: crate::control::AgentStatus::default(),

@@ -176,7 +176,7 @@ fn report(burst: &Burst, add: &Add, single: bool) -> Result<(), LabError> {
         eprintln!("vpcnet lab: pod {name}: {why}");
     }
     if let (true, [pod]) = (single, burst.pods.as_slice()) {
-        let address = words(pod, "no IPv4 address");
+        let address = words(pod, "no address");
         println!(
             "pod/{} on {} has {address} ({:.1} ms)",
             pod.name,

@@ -178,8 +178,13 @@ pub(super) fn drops(dir: &Dir, json: bool, since_ms: u64) -> Result<(), LabError
     if json {
         return print_json(&drops);
     }
-    let end = |address: Option<std::net::Ipv4Addr>, port: Option<u16>| {
-        let address = address.map_or_else(|| "?".to_owned(), |a| a.to_string());
+    let end = |address: Option<std::net::IpAddr>, port: Option<u16>| {
+        let address = match address {
+            // Else the port would look like a part of it.
+            Some(std::net::IpAddr::V6(a)) if port.is_some() => format!("[{a}]"),
+            Some(a) => a.to_string(),
+            None => "?".to_owned(),
+        };
         port.map_or_else(|| address.clone(), |p| format!("{address}:{p}"))
     };
     for d in &drops {

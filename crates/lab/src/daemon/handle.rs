@@ -15,7 +15,7 @@ use crate::api::{Engine, operator_call};
 use crate::control::{AgentAction, Ask, InterfaceStatus, NodeEnv, NodeStatus, Outside, Status, SubnetStatus};
 use crate::error::LabError;
 use crate::fabric::netns::Place;
-use crate::fabric::{DropLog, NodePlace, outside_host};
+use crate::fabric::{DropLog, NodePlace, outside_host, outside_host_ipv6};
 use crate::model::{ApiError, FabricNode, FabricView, NodeSpec, RoleConfig, SubnetRoute};
 use crate::state::Dir;
 
@@ -168,8 +168,14 @@ impl Daemon {
             ec2_endpoint_in_nodes: format!("http://{}:{}", EC2.0, EC2.1),
             imds_endpoint: format!("http://{}", IMDS.0),
             vpc: view.vpc_cidrs.clone(),
+            vpc_ipv6: view.ipv6,
             nat_public: view.nat_public,
             internet: outside(view.internet, names.internet()),
+            internet_ipv6: view.internet_ipv6.map(|net| Outside {
+                cidr: net.into(),
+                host: outside_host_ipv6(net).into(),
+                namespace: names.internet(),
+            }),
             peer: view.peer.map(|net| outside(net, names.peer())),
             subnets: view.subnets.iter().map(subnet_status).collect(),
             nodes,
@@ -308,8 +314,8 @@ impl Daemon {
 
 fn outside(cidr: ipnet::Ipv4Net, namespace: String) -> Outside {
     Outside {
-        cidr,
-        host: outside_host(cidr),
+        cidr: cidr.into(),
+        host: outside_host(cidr).into(),
         namespace,
     }
 }
@@ -320,6 +326,7 @@ fn subnet_status(subnet: &crate::model::FabricSubnet) -> SubnetStatus {
         name: subnet.name.clone(),
         zone: subnet.zone.clone(),
         cidr: subnet.cidr,
+        ipv6: subnet.ipv6,
         gateway: subnet.gateway,
         public: subnet.route == SubnetRoute::Public,
     }
@@ -342,6 +349,7 @@ fn node_status(
         subnet: first.map(|i| i.subnet.to_string()).unwrap_or_default(),
         primary,
         public: primary.and_then(|p| view.public.get(&p).copied()),
+        primary_ipv6: first.and_then(|i| i.primary_ipv6),
         namespace: place.namespace.clone(),
         holder: place.holder.pid,
         agent,
@@ -355,6 +363,7 @@ fn node_status(
                 subnet: i.subnet.to_string(),
                 primary: i.primary,
                 addresses: i.addresses.clone(),
+                ipv6: i.ipv6.clone(),
             })
             .collect(),
     }

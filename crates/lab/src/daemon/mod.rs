@@ -95,7 +95,7 @@ async fn serve(dir: &Dir, options: &Options, agent: &Path) -> Result<(), LabErro
         ec2_port,
         instance_type: options.instance_type.clone(),
         with_agents: !options.no_agent,
-        env: env?,
+        env: options.family_env().into_iter().chain(env?).collect(),
     });
     let control = dir.control();
     let listener = UnixListener::bind(&control).map_err(LabError::socket("listen for the command line"))?;

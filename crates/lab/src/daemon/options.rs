@@ -30,6 +30,9 @@ pub struct Options {
     /// Creating, attaching and detaching an interface take this long [default: up to 1300]
     #[arg(long, value_name = "MS")]
     pub attach_delay: Option<u64>,
+    /// The VPC has IPv6 beside IPv4, and pods get IPv6 addresses: agents run with ENABLE_IPv6 and ENABLE_PREFIX_DELEGATION
+    #[arg(long)]
+    pub ipv6: bool,
     /// One more subnet, not for nodes; after the zone's letter tags. May be repeated
     #[arg(long, value_name = "NAME=CIDR,ZONE[,TAG=VALUE]…")]
     pub subnet: Vec<String>,
@@ -55,6 +58,7 @@ impl Options {
             ec2_latency: None,
             imds_lag: None,
             attach_delay: None,
+            ipv6: false,
             subnet: Vec::new(),
             fragment: Vec::new(),
             no_agent: false,
@@ -80,6 +84,9 @@ impl Options {
         ];
         for (name, value) in timings.into_iter().filter_map(|(n, v)| Some((n, v?))) {
             args.extend([name.to_owned(), value.to_string()]);
+        }
+        if self.ipv6 {
+            args.push("--ipv6".to_owned());
         }
         for (name, values) in [("--subnet", &self.subnet), ("--fragment", &self.fragment)] {
             for value in values {
@@ -107,6 +114,10 @@ impl Options {
         for name in &self.fragment {
             fragment(&mut config, name)?;
         }
+        // Subnets that were added get their part as well.
+        if self.ipv6 {
+            config = config.dual_stack();
+        }
         let exactly = |ms: u64| Spread::exactly(Duration::from_millis(ms));
         let timing = &mut config.timing;
         if let Some(ms) = self.ec2_latency {
@@ -119,6 +130,18 @@ impl Options {
             (timing.attach, timing.detach, timing.create) = (exactly(ms), exactly(ms), Spread::ZERO);
         }
         Ok(config)
+    }
+
+    /// What tells the agents which family pods have; what the user sets comes later, and counts.
+    #[must_use]
+    pub fn family_env(&self) -> Vec<(String, String)> {
+        let ipv6 = [
+            ("ENABLE_IPv4", "false"),
+            ("ENABLE_IPv6", "true"),
+            ("ENABLE_PREFIX_DELEGATION", "true"),
+        ];
+        let wanted = ipv6.iter().filter(|_| self.ipv6);
+        wanted.map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
     }
 
     /// The `n`th node, from 1.
@@ -149,6 +172,7 @@ fn subnet(text: &str) -> Result<SubnetConfig, LabError> {
     Ok(SubnetConfig {
         name,
         cidr,
+        ipv6: None,
         zone,
         // Only nodes have public addresses.
         route: SubnetRoute::Private,
@@ -247,6 +271,7 @@ mod tests {
             "--env",
             "A=b c",
             "--no-agent",
+            "--ipv6",
         ];
         let first = Line::parse_from(line).options;
         let args = first.arguments(7);

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -37,9 +37,9 @@ pub struct DroppedPacket {
     /// The link it would have gone to.
     pub to: Option<String>,
     /// Its source address.
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
     /// Its destination address.
-    pub destination: Option<Ipv4Addr>,
+    pub destination: Option<IpAddr>,
     /// `tcp`, `udp`, `icmp` or the number.
     pub protocol: String,
     /// TCP and UDP.
@@ -240,9 +240,19 @@ fn describe(
             ))
         })
         .unwrap_or((prefix, None));
-    let address = |at: usize| bytes4(packet, at).map(Ipv4Addr::from);
-    let number = packet.get(9).copied().unwrap_or_default();
-    let header = usize::from(packet.first().copied().unwrap_or_default() & 0x0f) * 4;
+    let first = packet.first().copied().unwrap_or_default();
+    let short = |at: usize| bytes4(packet, at).map(|b| IpAddr::from(Ipv4Addr::from(b)));
+    let long = |at: usize| {
+        Some(IpAddr::from(Ipv6Addr::from(
+            *packet.get(at..)?.first_chunk::<16>()?,
+        )))
+    };
+    let (source, destination, number, header) = if first >> 4 == 6 {
+        (long(8), long(24), packet.get(6), 40)
+    } else {
+        (short(12), short(16), packet.get(9), usize::from(first & 0x0f) * 4)
+    };
+    let number = number.copied().unwrap_or_default();
     let port = |at: usize| match (number, packet.get(header + at), packet.get(header + at + 1)) {
         (6 | 17, Some(&high), Some(&low)) => Some(u16::from_be_bytes([high, low])),
         _ => None,
@@ -254,10 +264,10 @@ fn describe(
         side,
         from,
         to,
-        source: address(12),
-        destination: address(16),
+        source,
+        destination,
         protocol: match number {
-            1 => "icmp".to_owned(),
+            1 | 58 => "icmp".to_owned(),
             6 => "tcp".to_owned(),
             17 => "udp".to_owned(),
             other => other.to_string(),
@@ -309,12 +319,36 @@ mod tests {
         );
         assert_eq!(
             (drop.source, drop.destination),
-            (Some([10, 0, 0, 4].into()), Some([10, 0, 0, 5].into()))
+            (
+                Some(IpAddr::from([10, 0, 0, 4])),
+                Some(IpAddr::from([10, 0, 0, 5]))
+            )
         );
         assert_eq!(
             (drop.protocol.as_str(), drop.source_port, drop.destination_port),
             ("udp", Some(7777), Some(53))
         );
+    }
+
+    #[test]
+    fn a_dropped_ipv6_packet_is_described_as_well() {
+        let (from, to): (Ipv6Addr, Ipv6Addr) =
+            ("2001:db8::4".parse().unwrap(), "2001:db8::5".parse().unwrap());
+        let mut packet = vec![0x60, 0, 0, 0, 0, 8, 17, 64];
+        packet.extend(from.octets());
+        packet.extend(to.octets());
+        packet.extend([0x1e, 0x61, 0x00, 0x35, 0, 8, 0, 0]);
+        let drop = describe(7, "vpc", "source-check", None, None, &packet);
+        assert_eq!(
+            (drop.source, drop.destination),
+            (Some(from.into()), Some(to.into()))
+        );
+        let ports = (drop.source_port, drop.destination_port);
+        assert_eq!((drop.protocol.as_str(), ports), ("udp", (Some(7777), Some(53))));
+        for length in 0..packet.len() {
+            let cut = describe(7, "vpc", "source-check", None, None, &packet[..length]);
+            assert_eq!(cut.destination.is_some(), length >= 40);
+        }
     }
 
     #[test]

@@ -69,6 +69,11 @@ pub(crate) fn steps(old: Option<&FabricView>, new: &FabricView) -> Steps {
                 );
                 let added = wanted.difference(&had).copied();
                 steps.route.extend(added.filter_map(|net| route(interface, net)));
+                if let Some(old) = before.get(&interface.eni) {
+                    let (gone, new) = super::links6::changes(old, interface);
+                    steps.remove.extend(gone);
+                    steps.route.extend(new);
+                }
             }
         }
     }
@@ -130,7 +135,7 @@ pub(crate) fn boot_lines(view: &FabricView, interface: &FabricInterface, name: &
     let (Some(subnet), Some(primary)) = (subnet, interface.primary) else {
         return Vec::new();
     };
-    vec![
+    let mut lines = vec![
         format!(
             "address add {primary}/{} broadcast + dev {name}",
             subnet.cidr.prefix_len()
@@ -140,7 +145,9 @@ pub(crate) fn boot_lines(view: &FabricView, interface: &FabricInterface, name: &
             "route add default via {} dev {name} src {primary}",
             subnet.gateway
         ),
-    ]
+    ];
+    lines.extend(super::links6::boot_lines(interface, name));
+    lines
 }
 
 /// Lines for the VPC's namespace that make the links to the internet and the peer, and the router's own addresses.
@@ -176,13 +183,14 @@ pub(crate) fn router_lines(view: &FabricView, internet: &str, peer: &str) -> Vec
             super::names::PEER_LINK
         ));
     }
+    lines.extend(super::links6::router_lines(view));
     lines
 }
 
 /// Next hops that exist as neighbour entries only, of the range that is never routed (RFC 5737, TEST-NET-1).
 const NEAR: &str = "192.0.2.1";
 const FAR: &str = "192.0.2.2";
-const INTERNET_SIDE_MAC: &str = "0a:76:70:63:00:02";
+pub(super) const INTERNET_SIDE_MAC: &str = "0a:76:70:63:00:02";
 const PEER_SIDE_MAC: &str = "0a:76:70:63:00:03";
 
 fn neighbour_link(link: &str, mtu: u32, namespace: &str, far_mac: &str) -> Vec<String> {

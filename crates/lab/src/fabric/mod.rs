@@ -5,10 +5,12 @@
 
 mod droplog;
 mod links;
+mod links6;
 pub mod names;
 pub mod netns;
 pub mod node;
 mod rules;
+mod rules6;
 #[cfg(test)]
 mod testing;
 
@@ -33,6 +35,7 @@ use links::Steps;
 use names::Names;
 use netns::Place;
 use node::Node;
+use rules::Family;
 
 /// A node as others see it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,6 +57,8 @@ pub struct Fabric {
     internet: Place,
     view: FabricView,
     rules: rules::Rendered,
+    /// Those of IPv6, where the VPC has it.
+    rules6: rules::Rendered,
     nodes: BTreeMap<InstanceId, (FabricNode, Node)>,
     records: Records,
 }
@@ -97,15 +102,23 @@ impl Fabric {
         vpc.run(|| sysctls(ROUTER_SYSCTLS))?;
         internet.run(|| sysctls(OUTSIDE_SYSCTLS))?;
         peer.run(|| sysctls(OUTSIDE_SYSCTLS))?;
+        if view.ipv6.is_some() {
+            vpc.run(|| sysctls(ROUTER_IPV6_SYSCTLS))?;
+            internet.run(|| sysctls(ROUTER_IPV6_SYSCTLS))?;
+        }
         let bare = FabricView {
             nodes: Vec::new(),
             interfaces: Vec::new(),
             public: BTreeMap::new(),
             ..view.clone()
         };
-        let rules = rules::render(&bare);
+        let (rules, rules6) = (rules::render(&bare), rules6::render(&bare));
         tool::nft(&vpc, &rules::initial(&bare, &rules))?;
         tool::nft(&internet, &rules::internet_frame())?;
+        if view.ipv6.is_some() {
+            tool::nft(&vpc, &rules6::initial(&rules6))?;
+            tool::nft(&internet, &rules6::internet_frame())?;
+        }
         drops.follow(&vpc, "vpc")?;
         drops.follow(&internet, "internet")?;
         tool::ip(&vpc, &links::router_lines(view, &names.internet(), &names.peer()))?;
@@ -113,6 +126,9 @@ impl Fabric {
             &internet,
             &links::outside_lines(view.internet, &[view.public_pool]),
         )?;
+        if let (Some(hosts), Some(reach)) = (view.internet_ipv6, view.ipv6) {
+            tool::ip(&internet, &links6::outside_lines(hosts, reach))?;
+        }
         if let Some(net) = view.peer {
             tool::ip(&peer, &links::outside_lines(net, &view.vpc_cidrs))?;
         }
@@ -124,6 +140,7 @@ impl Fabric {
             internet,
             view: bare,
             rules,
+            rules6,
             nodes,
             records,
         };
@@ -138,11 +155,18 @@ impl Fabric {
     pub fn apply(&mut self, view: &FabricView) -> Result<(), LabError> {
         let wanted = rules::render(view);
         let steps = links::steps(Some(&self.view), view);
-        let text = rules::transition(&self.rules, &wanted);
+        let text = rules::transition(Family::V4, &self.rules, &wanted);
         let mut failures = Failures::default();
         match tool::nft(&self.vpc, &text) {
             Ok(()) => self.rules = wanted,
             Err(e) => failures.note(Err(e)),
+        }
+        if view.ipv6.is_some() {
+            let wanted = rules6::render(view);
+            match tool::nft(&self.vpc, &rules::transition(Family::V6, &self.rules6, &wanted)) {
+                Ok(()) => self.rules6 = wanted,
+                Err(e) => failures.note(Err(e)),
+            }
         }
         self.carry_out(&steps, view, &mut failures);
         self.view = view.clone();
@@ -159,7 +183,7 @@ impl Fabric {
             note(self.remove_node(id));
         }
         for node in &steps.nodes_new {
-            note(self.add_node(node));
+            note(self.add_node(node, view.ipv6.is_some()));
         }
         for interface in &steps.attach {
             note(self.attach(view, interface));
@@ -167,10 +191,13 @@ impl Fabric {
         note(tool::ip(&self.vpc, &steps.route));
     }
 
-    fn add_node(&mut self, node: &FabricNode) -> Result<(), LabError> {
+    fn add_node(&mut self, node: &FabricNode, ipv6: bool) -> Result<(), LabError> {
         let name = self.names.node(&node.name);
         make_namespace(&mut self.records, &name)?;
         Place::named(&name)?.run(|| sysctls(NODE_SYSCTLS))?;
+        if ipv6 {
+            Place::named(&name)?.run(|| sysctls(NODE_IPV6_SYSCTLS))?;
+        }
         let made = Node::start(&name, &self.logs.join(&node.name))?;
         let holder = made.holder.clone();
         self.records
@@ -206,7 +233,9 @@ impl Fabric {
         };
         let place = Place::named(&node.namespace)?;
         let name = place.run(|| free_name(interface.device_index))?;
-        tool::ip(&self.vpc, &links::attach_lines(interface, &node.namespace, &name))?;
+        let mut lines = links::attach_lines(interface, &node.namespace, &name);
+        lines.extend(links6::attach_lines(view, interface));
+        tool::ip(&self.vpc, &lines)?;
         // Else answers for others are held back up to 0.8 s. New links take this one setting from the machine's
         // default, not from their namespace's.
         let setting = format!("net/ipv4/neigh/{}/proxy_delay", link_name(&interface.eni));
@@ -239,7 +268,14 @@ impl Fabric {
     /// # Errors
     /// When nft cannot be run or says what cannot be read.
     pub fn counters(&self) -> Result<BTreeMap<String, u64>, LabError> {
-        counters(&[&self.vpc, &self.internet])
+        let places = [&self.vpc, &self.internet];
+        let mut all = counters(&places, Family::V4)?;
+        if self.view.ipv6.is_some() {
+            for (reason, packets) in counters(&places, Family::V6)? {
+                *all.entry(reason).or_default() += packets;
+            }
+        }
+        Ok(all)
     }
 }
 
@@ -258,13 +294,13 @@ pub fn listen_in_vpc(names: &Names, address: Ipv4Addr, port: u16) -> Result<std:
     })
 }
 
-fn counters(places: &[&Place]) -> Result<BTreeMap<String, u64>, LabError> {
+fn counters(places: &[&Place], family: Family) -> Result<BTreeMap<String, u64>, LabError> {
     let mut all: BTreeMap<String, u64> = rules::REASONS.iter().map(|(r, _)| ((*r).to_owned(), 0)).collect();
     for place in places {
         let said = tool::run(
             place,
             "nft",
-            &["-j", "list", "counters", "table", "ip", "vpc"],
+            &["-j", "list", "counters", "table", &family.to_string(), "vpc"],
             "",
         )?;
         let read = serde_json::from_str::<serde_json::Value>(&said.out).ok();
@@ -305,6 +341,12 @@ pub fn reasons() -> &'static [(&'static str, &'static str)] {
 #[must_use]
 pub fn outside_host(hosts: ipnet::Ipv4Net) -> Ipv4Addr {
     links::host_of(hosts)
+}
+
+/// The same for IPv6.
+#[must_use]
+pub fn outside_host_ipv6(hosts: ipnet::Ipv6Net) -> std::net::Ipv6Addr {
+    links6::host_of(hosts)
 }
 
 fn make_namespace(records: &mut Records, name: &str) -> Result<(), LabError> {
@@ -360,6 +402,32 @@ const NODE_SYSCTLS: &[(&str, &str)] = &[
     ("net/ipv4/conf/default/rp_filter", "1"),
     ("net/ipv4/conf/all/proxy_arp", "0"),
     ("net/ipv4/conf/default/proxy_arp", "0"),
+];
+
+/// For the router and the internet of a VPC with IPv6: links have the addresses they are given, and no others.
+const ROUTER_IPV6_SYSCTLS: &[(&str, &str)] = &[
+    ("net/ipv6/conf/all/disable_ipv6", "0"),
+    ("net/ipv6/conf/default/disable_ipv6", "0"),
+    ("net/ipv6/conf/lo/disable_ipv6", "0"),
+    ("net/ipv6/conf/all/accept_ra", "0"),
+    ("net/ipv6/conf/default/accept_ra", "0"),
+    // IN6_ADDR_GEN_MODE_NONE.
+    ("net/ipv6/conf/all/addr_gen_mode", "1"),
+    ("net/ipv6/conf/default/addr_gen_mode", "1"),
+    ("net/ipv6/conf/all/forwarding", "1"),
+];
+
+/// As a fresh Amazon Linux instance has them, but for router advertisements: the router sends none.
+const NODE_IPV6_SYSCTLS: &[(&str, &str)] = &[
+    ("net/ipv6/conf/all/disable_ipv6", "0"),
+    ("net/ipv6/conf/default/disable_ipv6", "0"),
+    ("net/ipv6/conf/lo/disable_ipv6", "0"),
+    ("net/ipv6/conf/all/forwarding", "0"),
+    ("net/ipv6/conf/default/forwarding", "0"),
+    ("net/ipv6/conf/all/accept_ra", "0"),
+    ("net/ipv6/conf/default/accept_ra", "0"),
+    ("net/ipv6/conf/all/proxy_ndp", "0"),
+    ("net/ipv6/conf/default/proxy_ndp", "0"),
 ];
 
 /// Writes settings of the calling thread's network namespace. Those a kernel lacks (no IPv6) are left out.

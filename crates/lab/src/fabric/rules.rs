@@ -12,6 +12,24 @@ use crate::model::{FabricGroup, FabricPeer, FabricRule, FabricView, GroupId, Pro
 /// NFLOG group of the drop log, in each of the lab's namespaces that drops.
 pub(crate) const LOG_GROUP: u16 = 47;
 
+/// Which of the two tables: each family has one of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Family {
+    /// `table ip vpc`.
+    V4,
+    /// `table ip6 vpc`.
+    V6,
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "ip",
+            Self::V6 => "ip6",
+        })
+    }
+}
+
 /// Why a packet is dropped.
 pub(crate) const REASONS: &[(&str, &str)] = &[
     ("source-check", "the interface does not own the source address"),
@@ -28,6 +46,7 @@ pub(crate) const REASONS: &[(&str, &str)] = &[
     ("no-transit", "a VPC does not pass packets between its neighbours"),
     ("multicast", "a VPC carries neither broadcast nor multicast"),
     ("no-service", "the VPC's router has no such service"),
+    ("egress-only", "the egress-only internet gateway lets nobody in"),
 ];
 
 /// The parts that follow the wanted state.
@@ -55,18 +74,29 @@ impl Element {
     }
 }
 
-fn quoted(link: &str) -> String {
+pub(super) fn quoted(link: &str) -> String {
     format!("\"{link}\"")
 }
 
 impl Rendered {
-    fn set(&mut self, name: &str, kind: &str, declaration: &str, keys: impl IntoIterator<Item = String>) {
+    pub(super) fn set(
+        &mut self,
+        name: &str,
+        kind: &str,
+        declaration: &str,
+        keys: impl IntoIterator<Item = String>,
+    ) {
         let elements = keys.into_iter().map(|key| Element { key, value: None }).collect();
         self.sets
             .insert(name.to_owned(), (format!("{kind} {declaration}"), elements));
     }
 
-    fn map(&mut self, name: &str, declaration: &str, pairs: impl IntoIterator<Item = (String, String)>) {
+    pub(super) fn map(
+        &mut self,
+        name: &str,
+        declaration: &str,
+        pairs: impl IntoIterator<Item = (String, String)>,
+    ) {
         let elements = pairs
             .into_iter()
             .map(|(key, value)| Element {
@@ -120,11 +150,11 @@ pub(crate) fn render(view: &FabricView) -> Rendered {
         .iter()
         .map(|(private, public)| (public.to_string(), private.to_string()));
     r.map("private-of", "type ipv4_addr : ipv4_addr;", back);
-    security_groups(view, &mut r);
+    security_groups(Family::V4, view, &mut r);
     r
 }
 
-fn security_groups(view: &FabricView, r: &mut Rendered) {
+pub(super) fn security_groups(family: Family, view: &FabricView, r: &mut Rendered) {
     for group in &view.groups {
         let members = view.interfaces.iter().filter(|i| i.groups.contains(&group.id));
         let members: Vec<String> = members.map(|i| quoted(&link_name(&i.eni))).collect();
@@ -139,12 +169,24 @@ fn security_groups(view: &FabricView, r: &mut Rendered) {
         let link = quoted(&link_name(&interface.eni));
         ins.push((link.clone(), format!("jump {chain_in}")));
         outs.push((link, format!("jump {chain_out}")));
-        r.chains
-            .entry(chain_in)
-            .or_insert_with(|| verdicts(groups.iter().flat_map(|g| &g.ingress), "saddr", "iifname", "in"));
-        r.chains
-            .entry(chain_out)
-            .or_insert_with(|| verdicts(groups.iter().flat_map(|g| &g.egress), "daddr", "oifname", "out"));
+        r.chains.entry(chain_in).or_insert_with(|| {
+            verdicts(
+                family,
+                groups.iter().flat_map(|g| &g.ingress),
+                "saddr",
+                "iifname",
+                "in",
+            )
+        });
+        r.chains.entry(chain_out).or_insert_with(|| {
+            verdicts(
+                family,
+                groups.iter().flat_map(|g| &g.egress),
+                "daddr",
+                "oifname",
+                "out",
+            )
+        });
     }
     r.map("groups-in", "type ifname : verdict;", ins);
     r.map("groups-out", "type ifname : verdict;", outs);
@@ -165,21 +207,26 @@ fn chain_name(direction: &str, groups: &str) -> String {
 
 /// `return` for what a rule lets through, so that the other side's groups are asked next; the rest is dropped.
 fn verdicts<'a>(
+    family: Family,
     rules: impl Iterator<Item = &'a FabricRule>,
     address: &str,
     link: &str,
     direction: &str,
 ) -> Vec<String> {
     let mut lines: Vec<String> = rules
-        .map(|rule| {
-            let peer = match &rule.peer {
-                FabricPeer::Cidr(net) if net.prefix_len() == 0 => String::new(),
-                FabricPeer::Cidr(net) => format!("ip {address} {net} "),
+        .filter_map(|rule| {
+            let peer = match (family, &rule.peer) {
+                // What is said of the other family means nothing here.
+                (Family::V6, FabricPeer::Cidr(_)) | (Family::V4, FabricPeer::Ipv6(_)) => return None,
+                (_, FabricPeer::Cidr(net)) if net.prefix_len() == 0 => String::new(),
+                (_, FabricPeer::Ipv6(net)) if net.prefix_len() == 0 => String::new(),
+                (_, FabricPeer::Cidr(net)) => format!("ip {address} {net} "),
+                (_, FabricPeer::Ipv6(net)) => format!("ip6 {address} {net} "),
                 // The source check has already tied each source to its interface, so a member's packets are those
                 // of its link: no list of addresses is needed.
-                FabricPeer::Group(id) => format!("{link} @{} ", members_set(id)),
+                (_, FabricPeer::Group(id)) => format!("{link} @{} ", members_set(id)),
             };
-            format!("{peer}{}return", protocol(rule))
+            Some(format!("{peer}{}return", protocol(rule)))
         })
         .collect();
     lines.push(format!("goto drop-security-group-{direction}"));
@@ -189,6 +236,9 @@ fn verdicts<'a>(
 fn protocol(rule: &FabricRule) -> String {
     let name = match rule.protocol {
         Protocol::All => return String::new(),
+        Protocol::Icmp if matches!(rule.peer, FabricPeer::Ipv6(_)) => {
+            return "meta l4proto ipv6-icmp ".to_owned();
+        }
         Protocol::Icmp => return "meta l4proto icmp ".to_owned(),
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",
@@ -200,17 +250,17 @@ fn protocol(rule: &FabricRule) -> String {
 }
 
 /// The smallest transaction that leads from one state to the other; empty when there is nothing to do.
-pub(crate) fn transition(old: &Rendered, new: &Rendered) -> String {
+pub(crate) fn transition(family: Family, old: &Rendered, new: &Rendered) -> String {
     let mut text = String::new();
     let mut line = |l: String| {
         let _ = writeln!(text, "{l}");
     };
     for (name, (declaration, _)) in new.sets.iter().filter(|(name, _)| !old.sets.contains_key(*name)) {
         let (kind, rest) = declaration.split_once(' ').unwrap_or(("set", declaration));
-        line(format!("add {kind} ip vpc {name} {{ {rest} }}"));
+        line(format!("add {kind} {family} vpc {name} {{ {rest} }}"));
     }
     for name in new.chains.keys().filter(|name| !old.chains.contains_key(*name)) {
-        line(format!("add chain ip vpc {name}"));
+        line(format!("add chain {family} vpc {name}"));
     }
     let none = BTreeSet::new();
     let elements = |of: &Rendered, name: &String| of.sets.get(name).map(|(_, e)| e.clone());
@@ -218,23 +268,29 @@ pub(crate) fn transition(old: &Rendered, new: &Rendered) -> String {
         let wanted = elements(new, name).unwrap_or_default();
         let gone: Vec<String> = had.difference(&wanted).map(Element::text).collect();
         if !gone.is_empty() {
-            line(format!("delete element ip vpc {name} {{ {} }}", gone.join(", ")));
+            line(format!(
+                "delete element {family} vpc {name} {{ {} }}",
+                gone.join(", ")
+            ));
         }
     }
     for (name, rules) in &new.chains {
         if old.chains.get(name) == Some(rules) {
             continue;
         }
-        line(format!("flush chain ip vpc {name}"));
+        line(format!("flush chain {family} vpc {name}"));
         for rule in rules {
-            line(format!("add rule ip vpc {name} {rule}"));
+            line(format!("add rule {family} vpc {name} {rule}"));
         }
     }
     for (name, (_, wanted)) in &new.sets {
         let had = elements(old, name).unwrap_or_else(|| none.clone());
         let added: Vec<String> = wanted.difference(&had).map(Element::text).collect();
         if !added.is_empty() {
-            line(format!("add element ip vpc {name} {{ {} }}", added.join(", ")));
+            line(format!(
+                "add element {family} vpc {name} {{ {} }}",
+                added.join(", ")
+            ));
         }
     }
     let chains_gone: Vec<&String> = old
@@ -243,18 +299,18 @@ pub(crate) fn transition(old: &Rendered, new: &Rendered) -> String {
         .filter(|name| !new.chains.contains_key(*name))
         .collect();
     for name in &chains_gone {
-        line(format!("flush chain ip vpc {name}"));
+        line(format!("flush chain {family} vpc {name}"));
     }
     for name in &chains_gone {
-        line(format!("delete chain ip vpc {name}"));
+        line(format!("delete chain {family} vpc {name}"));
     }
     for name in old.sets.keys().filter(|name| !new.sets.contains_key(*name)) {
-        line(format!("delete set ip vpc {name}"));
+        line(format!("delete set {family} vpc {name}"));
     }
     text
 }
 
-fn drop_chains(reasons: &[&str]) -> String {
+pub(super) fn drop_chains(reasons: &[&str]) -> String {
     let mut text = String::new();
     for reason in reasons {
         let counter = reason.trim_end_matches("-in").trim_end_matches("-out");
@@ -266,7 +322,7 @@ fn drop_chains(reasons: &[&str]) -> String {
     text
 }
 
-fn counters() -> String {
+pub(super) fn counters() -> String {
     REASONS
         .iter()
         .map(|(reason, _)| format!("  counter {reason} {{ }}\n"))
@@ -287,7 +343,7 @@ pub(crate) fn initial(view: &FabricView, wanted: &Rendered) -> String {
         "multicast",
         "no-service",
     ]);
-    let sets = transition(&Rendered::default(), wanted);
+    let sets = transition(Family::V4, &Rendered::default(), wanted);
     format!(
         "table ip vpc {{\n{counters}{drops}}}\n{sets}{}",
         hooks(view.nat_public)
@@ -433,9 +489,9 @@ mod tests {
             let mut told = Rendered::default();
             for view in &views {
                 let wanted = render(view);
-                carry_out(&mut state, &transition(&told, &wanted));
+                carry_out(&mut state, &transition(Family::V4, &told, &wanted));
                 prop_assert_eq!(&state, &wanted);
-                prop_assert_eq!(transition(&wanted, &wanted), "");
+                prop_assert_eq!(transition(Family::V4, &wanted, &wanted), "");
                 told = wanted;
             }
         }
@@ -447,7 +503,7 @@ mod tests {
                 for interface in &mut more.interfaces {
                     interface.addresses.push("10.0.9.9/32".parse().unwrap());
                 }
-                prop_assert_eq!(transition(&render(view), &render(&more)), "");
+                prop_assert_eq!(transition(Family::V4, &render(view), &render(&more)), "");
             }
         }
     }

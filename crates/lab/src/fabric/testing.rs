@@ -23,6 +23,8 @@ pub(crate) fn interface(number: u8, addresses: &[&str]) -> FabricInterface {
         subnet: "subnet-1".into(),
         primary: addresses.first().map(Ipv4Net::addr),
         addresses,
+        primary_ipv6: None,
+        ipv6: Vec::new(),
         source_dest_check: true,
         groups: vec!["sg-1".into()],
     }
@@ -43,8 +45,10 @@ pub(crate) fn view(interfaces: Vec<FabricInterface>) -> FabricView {
     };
     FabricView {
         vpc_cidrs: vec!["10.0.0.0/16".parse().unwrap()],
+        ipv6: None,
         peer: Some("172.31.0.0/16".parse().unwrap()),
         internet: "203.0.113.0/24".parse().unwrap(),
+        internet_ipv6: None,
         public_pool: "198.51.100.0/24".parse().unwrap(),
         nat_public: [198, 51, 100, 1].into(),
         subnets: vec![FabricSubnet {
@@ -52,6 +56,7 @@ pub(crate) fn view(interfaces: Vec<FabricInterface>) -> FabricView {
             name: "subnet-a".to_owned(),
             zone: "us-west-2a".to_owned(),
             cidr: "10.0.0.0/20".parse().unwrap(),
+            ipv6: None,
             gateway: [10, 0, 0, 1].into(),
             route: SubnetRoute::Public,
         }],

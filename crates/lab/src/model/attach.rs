@@ -33,7 +33,8 @@ impl Vpc {
                 "You may not attach a network interface to an instance if they are not in the same availability zone",
             ));
         }
-        self.fits(&instance, wanted.device_index, wanted.card, interface.slots())?;
+        let slots = interface.slots().max(interface.ipv6.slots());
+        self.fits(&instance, wanted.device_index, wanted.card, slots)?;
         let attachment = self.bond(
             &wanted.eni,
             &wanted.instance,
@@ -76,7 +77,7 @@ impl Vpc {
         id
     }
 
-    /// Whether an interface with so many IPv4 slots may go there.
+    /// Whether an interface with so many slots, of the family with more, may go there.
     fn fits(&self, instance: &Instance, device_index: u32, card: u32, slots: usize) -> Result<(), ApiError> {
         let kind = &instance.instance_type;
         let limits = vpcnet_limits::lookup(kind).ok_or_else(|| {
@@ -110,7 +111,8 @@ impl Vpc {
         self.slots_fit(kind, slots)
     }
 
-    /// Whether an interface of an instance of this type may have so many addresses and prefixes.
+    /// Whether an interface of an instance of this type may have so many addresses and prefixes of a family: as many IPv6
+    /// addresses as IPv4 ones (API reference, AssignIpv6Addresses).
     pub(crate) fn slots_fit(&self, instance_type: &str, slots: usize) -> Result<(), ApiError> {
         let limit = vpcnet_limits::lookup(instance_type).map_or(u32::MAX, |l| l.ipv4_per_interface);
         if u32::try_from(slots).unwrap_or(u32::MAX) <= limit {

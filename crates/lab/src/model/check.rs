@@ -12,6 +12,7 @@ impl Vpc {
     pub fn check(&self) -> Vec<String> {
         let mut broken = Vec::new();
         self.check_addresses(&mut broken);
+        self.check_ipv6(&mut broken);
         self.check_attachments(&mut broken);
         self.check_agenda(&mut broken);
         broken

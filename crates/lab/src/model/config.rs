@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::faults::FaultRule;
@@ -187,6 +187,9 @@ pub struct SubnetConfig {
     pub name: String,
     /// Its addresses, within the VPC's.
     pub cidr: Ipv4Net,
+    /// Its IPv6 addresses, a /64 of the VPC's. With them each interface made in it gets one (`AssignIpv6AddressOnCreation`).
+    #[serde(default)]
+    pub ipv6: Option<Ipv6Net>,
     /// Letter of its zone, `a` for `<region>a`.
     pub zone: char,
     /// Its default route.
@@ -218,8 +221,10 @@ pub enum Protocol {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RulePeer {
-    /// Addresses.
+    /// IPv4 addresses.
     Cidr(Ipv4Net),
+    /// IPv6 addresses.
+    Ipv6(Ipv6Net),
     /// Every address of every interface in the group of this name.
     Group(String),
 }
@@ -332,6 +337,8 @@ pub struct VpcConfig {
     pub epoch: u64,
     /// The VPC's first CIDR.
     pub cidr: Ipv4Net,
+    /// Its IPv6 CIDR, a /56; `None`: IPv4 only.
+    pub ipv6: Option<Ipv6Net>,
     /// CIDRs added to it later.
     pub secondary_cidrs: Vec<Ipv4Net>,
     /// Its subnets; the first ones are those nodes are put into by turns, see `node_subnets`.
@@ -342,6 +349,8 @@ pub struct VpcConfig {
     pub peer: Option<Ipv4Net>,
     /// The internet's hosts.
     pub internet: Ipv4Net,
+    /// Its IPv6 hosts, there where the VPC has IPv6.
+    pub internet_ipv6: Ipv6Net,
     /// Public addresses for interfaces and the NAT gateway, which has the first.
     pub public_pool: Ipv4Net,
     /// Security groups beside `default`.

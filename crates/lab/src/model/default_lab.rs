@@ -1,9 +1,9 @@
 //! The lab of the documentation: what a [`VpcConfig`] is when nobody says otherwise.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::config::{
     AddressChoice, Buckets, GroupConfig, Protocol, RoleConfig, Rule, RulePeer, SubnetConfig, SubnetRoute,
@@ -17,6 +17,7 @@ impl Default for VpcConfig {
             account: "123456789012".to_owned(),
             epoch: 1_767_225_600,
             cidr: net(10, 0, 0, 0, 16),
+            ipv6: None,
             secondary_cidrs: Vec::new(),
             subnets: vec![
                 subnet("subnet-a", net(10, 0, 0, 0, 20), 'a', SubnetRoute::Public),
@@ -25,6 +26,7 @@ impl Default for VpcConfig {
             node_subnets: 2,
             peer: Some(net(172, 31, 0, 0, 16)),
             internet: net(203, 0, 113, 0, 24),
+            internet_ipv6: net6([0x2001, 0xdb8, 0xfeed, 0], 64),
             public_pool: net(198, 51, 100, 0, 24),
             groups: vec![default_node_group()],
             roles: default_roles(),
@@ -51,6 +53,41 @@ impl VpcConfig {
             ..Self::default()
         }
     }
+
+    /// The same VPC with IPv6 beside IPv4: a /56, a /64 for each subnet, and the `node` group opened to both as it is for IPv4.
+    #[must_use]
+    pub fn dual_stack(mut self) -> Self {
+        let vpc = net6(VPC_IPV6, 56);
+        self.ipv6 = Some(vpc);
+        for (number, subnet) in (0_u16..=255).zip(&mut self.subnets) {
+            let [a, b, c, d] = VPC_IPV6;
+            subnet.ipv6 = Some(net6([a, b, c, d | number], 64));
+        }
+        if let Some(node) = self.groups.iter_mut().find(|g| g.name == "node") {
+            let everybody = RulePeer::Ipv6(Ipv6Net::default());
+            node.ingress.push(Rule::all(RulePeer::Ipv6(vpc)));
+            node.ingress.extend(node_ports(&everybody));
+            node.egress.push(Rule::all(everybody));
+        }
+        self
+    }
+}
+
+/// First half of the VPC's IPv6 addresses, of the range for documentation (RFC 3849).
+const VPC_IPV6: [u16; 4] = [0x2001, 0xdb8, 0xc10d, 0];
+
+/// A net of a first half; the length is at most 64.
+fn net6([a, b, c, d]: [u16; 4], len: u8) -> Ipv6Net {
+    Ipv6Net::new(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0), len).unwrap_or_default()
+}
+
+/// The range of NodePorts, for both protocols.
+fn node_ports(peer: &RulePeer) -> [Rule; 2] {
+    [Protocol::Tcp, Protocol::Udp].map(|protocol| Rule {
+        protocol,
+        ports: Some((30000, 32767)),
+        peer: peer.clone(),
+    })
 }
 
 fn net(a: u8, b: u8, c: u8, d: u8, len: u8) -> Ipv4Net {
@@ -61,6 +98,7 @@ fn subnet(name: &str, cidr: Ipv4Net, zone: char, route: SubnetRoute) -> SubnetCo
     SubnetConfig {
         name: name.to_owned(),
         cidr,
+        ipv6: None,
         zone,
         route,
         tags: BTreeMap::new(),
@@ -70,27 +108,23 @@ fn subnet(name: &str, cidr: Ipv4Net, zone: char, route: SubnetRoute) -> SubnetCo
 
 /// Nodes reach each other freely, the VPC and the peer reach them, and so does the internet on the NodePort range.
 fn default_node_group() -> GroupConfig {
-    let node_ports = |protocol| Rule {
-        protocol,
-        ports: Some((30000, 32767)),
-        peer: RulePeer::Cidr(net(0, 0, 0, 0, 0)),
-    };
+    let mut ingress = vec![
+        Rule::all(RulePeer::Group("node".to_owned())),
+        Rule::all(RulePeer::Cidr(net(10, 0, 0, 0, 16))),
+        Rule::all(RulePeer::Cidr(net(172, 31, 0, 0, 16))),
+    ];
+    ingress.extend(node_ports(&RulePeer::Cidr(net(0, 0, 0, 0, 0))));
     GroupConfig {
         name: "node".to_owned(),
-        ingress: vec![
-            Rule::all(RulePeer::Group("node".to_owned())),
-            Rule::all(RulePeer::Cidr(net(10, 0, 0, 0, 16))),
-            Rule::all(RulePeer::Cidr(net(172, 31, 0, 0, 16))),
-            node_ports(Protocol::Tcp),
-            node_ports(Protocol::Udp),
-        ],
+        ingress,
         egress: vec![Rule::all(RulePeer::Cidr(net(0, 0, 0, 0, 0)))],
     }
 }
 
 fn default_roles() -> Vec<RoleConfig> {
-    // AmazonEKS_CNI_Policy, plus DescribeSubnets and DescribeVpcs, which its current version holds or node policies add.
+    // AmazonEKS_CNI_Policy and its IPv6 counterpart, plus DescribeSubnets and DescribeVpcs, which its current version holds or node policies add.
     let node = [
+        "AssignIpv6Addresses",
         "AssignPrivateIpAddresses",
         "AttachNetworkInterface",
         "CreateNetworkInterface",
@@ -104,6 +138,7 @@ fn default_roles() -> Vec<RoleConfig> {
         "DescribeVpcs",
         "DetachNetworkInterface",
         "ModifyNetworkInterfaceAttribute",
+        "UnassignIpv6Addresses",
         "UnassignPrivateIpAddresses",
     ];
     vec![

@@ -28,6 +28,7 @@ const INTERFACE_FILTERS: &[&str] = &[
     "group-id",
     "group-name",
     "interface-type",
+    "ipv6-addresses.ipv6-address",
     "mac-address",
     "network-interface-id",
     "owner-id",
@@ -99,6 +100,7 @@ impl Filtered for InterfaceIn<'_> {
                 .filter_map(|g| vpc.groups.get(g))
                 .map(|g| g.name.clone())
                 .collect(),
+            "ipv6-addresses.ipv6-address" => i.ipv6.addresses.iter().map(ToString::to_string).collect(),
             "interface-type" => vec![i.kind.as_str().to_owned()],
             "mac-address" => vec![i.mac.to_string()],
             "network-interface-id" => vec![i.id.to_string()],
@@ -270,7 +272,7 @@ mod tests {
 
     #[test]
     fn every_listed_filter_has_a_property_behind_it() {
-        let mut vpc = Vpc::new(VpcConfig::instant(), 1);
+        let mut vpc = Vpc::new(VpcConfig::instant().dual_stack(), 1);
         let id = vpc
             .run_instance(Duration::ZERO, &NodeSpec::new("n", "m5.large"))
             .unwrap();

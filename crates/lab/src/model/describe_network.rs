@@ -21,6 +21,7 @@ const SUBNET_FILTERS: &[&str] = &[
     "cidr-block",
     "cidrBlock",
     "default-for-az",
+    "ipv6-cidr-block-association.ipv6-cidr-block",
     "map-public-ip-on-launch",
     "owner-id",
     "state",
@@ -32,6 +33,7 @@ const VPC_FILTERS: &[&str] = &[
     "cidr",
     "cidr-block",
     "cidr-block-association.cidr-block",
+    "ipv6-cidr-block-association.ipv6-cidr-block",
     "is-default",
     "owner-id",
     "state",
@@ -46,6 +48,9 @@ impl Filtered for SubnetIn<'_> {
     fn property(&self, name: &str) -> Option<Vec<String>> {
         let Self(vpc, view) = self;
         let s = &view.subnet;
+        if name == "ipv6-cidr-block-association.ipv6-cidr-block" {
+            return Some(s.ipv6.iter().map(ToString::to_string).collect());
+        }
         Some(vec![match name {
             "availability-zone" | "availabilityZone" => s.zone.clone(),
             "availability-zone-id" => s.zone_id.clone(),
@@ -74,6 +79,9 @@ impl Filtered for VpcIn<'_> {
         Some(match name {
             "cidr" | "cidr-block" => vec![vpc.config.cidr.to_string()],
             "cidr-block-association.cidr-block" => vpc.cidrs().iter().map(ToString::to_string).collect(),
+            "ipv6-cidr-block-association.ipv6-cidr-block" => {
+                vpc.config.ipv6.iter().map(ToString::to_string).collect()
+            }
             "is-default" => vec!["false".to_owned()],
             "owner-id" => vec![vpc.config.account.clone()],
             "state" => vec!["available".to_owned()],
@@ -173,6 +181,7 @@ impl Vpc {
             items.push(VpcView {
                 id: self.id.clone(),
                 cidrs: self.cidrs(),
+                ipv6: self.config.ipv6,
                 tags: self.tags.clone(),
             });
         }

@@ -1,9 +1,9 @@
 //! What the network of the VPC should look like now: the wanted state the fabric is made to match.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Serialize;
 
 use super::config::{Protocol, Rule, RulePeer, SubnetRoute};
@@ -17,10 +17,14 @@ use super::vpc::Vpc;
 pub struct FabricView {
     /// All CIDRs of the VPC, the first one first.
     pub vpc_cidrs: Vec<Ipv4Net>,
+    /// Its IPv6 CIDR.
+    pub ipv6: Option<Ipv6Net>,
     /// The peered network.
     pub peer: Option<Ipv4Net>,
     /// The internet's hosts.
     pub internet: Ipv4Net,
+    /// Its IPv6 hosts, where the VPC has IPv6.
+    pub internet_ipv6: Option<Ipv6Net>,
     /// The range public addresses come from.
     pub public_pool: Ipv4Net,
     /// The NAT gateway's public address.
@@ -48,6 +52,8 @@ pub struct FabricSubnet {
     pub zone: String,
     /// Its addresses.
     pub cidr: Ipv4Net,
+    /// Its IPv6 addresses.
+    pub ipv6: Option<Ipv6Net>,
     /// The implicit router's address in it: the first one after the network's.
     pub gateway: Ipv4Addr,
     /// Its default route.
@@ -86,6 +92,10 @@ pub struct FabricInterface {
     pub primary: Option<Ipv4Addr>,
     /// All it owns: the primary first, secondary addresses as /32, prefixes as /28.
     pub addresses: Vec<Ipv4Net>,
+    /// Its own IPv6 address.
+    pub primary_ipv6: Option<Ipv6Addr>,
+    /// All it owns of IPv6: addresses as /128, prefixes as /80.
+    pub ipv6: Vec<Ipv6Net>,
     /// False: it may send from and receive for addresses it does not own.
     pub source_dest_check: bool,
     /// Its security groups.
@@ -120,8 +130,10 @@ pub struct FabricRule {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FabricPeer {
-    /// Addresses.
+    /// IPv4 addresses.
     Cidr(Ipv4Net),
+    /// IPv6 addresses.
+    Ipv6(Ipv6Net),
     /// Every address of every interface in that group.
     Group(GroupId),
 }
@@ -139,8 +151,10 @@ impl Vpc {
         interfaces.sort_by(|a, b| (&a.node, a.card, a.device_index).cmp(&(&b.node, b.card, b.device_index)));
         FabricView {
             vpc_cidrs: self.cidrs(),
+            ipv6: self.config.ipv6,
             peer: self.config.peer,
             internet: self.config.internet,
+            internet_ipv6: self.config.ipv6.map(|_| self.config.internet_ipv6),
             public_pool: self.config.public_pool,
             nat_public: self
                 .config
@@ -157,6 +171,7 @@ impl Vpc {
                     name: s.name.clone(),
                     zone: s.zone.clone(),
                     cidr: s.cidr,
+                    ipv6: s.ipv6,
                     gateway: s.gateway(),
                     route: s.route,
                 })
@@ -201,6 +216,7 @@ impl Vpc {
             .filter_map(|rule| {
                 let peer = match &rule.peer {
                     RulePeer::Cidr(cidr) => FabricPeer::Cidr(*cidr),
+                    RulePeer::Ipv6(cidr) => FabricPeer::Ipv6(*cidr),
                     RulePeer::Group(name) => FabricPeer::Group(self.group_named(name)?.clone()),
                 };
                 Some(FabricRule {
@@ -228,6 +244,8 @@ fn fabric_interface(interface: &Interface, attachment: &Attachment) -> FabricInt
             .map(Ipv4Net::from)
             .chain(interface.prefixes.iter().copied())
             .collect(),
+        primary_ipv6: interface.ipv6.addresses.first().copied(),
+        ipv6: interface.ipv6.nets().collect(),
         source_dest_check: interface.source_dest_check,
         groups: interface.groups.clone(),
     }

@@ -8,6 +8,7 @@ use super::error::ApiError;
 use super::ids::{GroupId, SubnetId, VpcId};
 use super::request::Tags;
 use super::space::Space;
+use super::space6::Space6;
 use super::state::{Group, Subnet};
 use super::vpc::Vpc;
 
@@ -21,7 +22,15 @@ impl Vpc {
         let default = GroupConfig {
             name: "default".to_owned(),
             ingress: vec![Rule::all(RulePeer::Group("default".to_owned()))],
-            egress: vec![Rule::all(RulePeer::Cidr(ipnet::Ipv4Net::default()))],
+            egress: vec![Rule::all(RulePeer::Cidr(ipnet::Ipv4Net::default()))]
+                .into_iter()
+                // EC2 adds this one when the VPC gets an IPv6 CIDR.
+                .chain(
+                    self.config
+                        .ipv6
+                        .map(|_| Rule::all(RulePeer::Ipv6(ipnet::Ipv6Net::default()))),
+                )
+                .collect(),
         };
         self.add_group(default);
         for group in self.config.groups.clone() {
@@ -41,6 +50,7 @@ impl Vpc {
             id: id.clone(),
             name: config.name.clone(),
             cidr: config.cidr.trunc(),
+            ipv6: config.ipv6.map(|net| net.trunc()),
             zone: format!("{region}{}", config.zone),
             zone_id: format!("{}-az{number}", short_region(&region)),
             route: config.route,
@@ -49,6 +59,9 @@ impl Vpc {
         };
         self.spaces
             .insert(id.clone(), Space::new(subnet.cidr, &config.reservations));
+        if let Some(cidr) = subnet.ipv6 {
+            self.ipv6_spaces.insert(id.clone(), Space6::new(cidr));
+        }
         self.subnets.insert(id.clone(), Arc::new(subnet));
         self.subnet_order.push(id.clone());
         self.fabric_generation += 1;

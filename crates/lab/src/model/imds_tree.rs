@@ -62,6 +62,9 @@ impl Tree {
         tree.put("services/domain", "amazonaws.com");
         tree.put("services/partition", "aws");
         tree.put("system", "nitro");
+        if let Some(ipv6) = primary.ipv6.addresses.first() {
+            tree.put("ipv6", &ipv6.to_string());
+        }
         if let Some(public) = primary.public {
             tree.put("public-hostname", &vpc.public_name(public));
             tree.put("public-ipv4", &public.to_string());
@@ -99,6 +102,9 @@ impl Tree {
         put("vpc-ipv4-cidr-blocks", lines(&vpc.cidrs()));
         if let Some(subnet) = vpc.subnets.get(&interface.subnet) {
             put("subnet-ipv4-cidr-block", subnet.cidr.to_string());
+            if let Some(cidr) = subnet.ipv6 {
+                put("subnet-ipv6-cidr-blocks", cidr.to_string());
+            }
         }
         // Only types with several cards have this field.
         if vpcnet_limits::lookup(kind).is_some_and(|l| l.cards.len() > 1) {
@@ -111,6 +117,15 @@ impl Tree {
         }
         if !interface.prefixes.is_empty() {
             put("ipv4-prefix", lines(&interface.prefixes));
+        }
+        if let Some(cidr) = vpc.config.ipv6 {
+            put("vpc-ipv6-cidr-blocks", cidr.to_string());
+        }
+        if !interface.ipv6.addresses.is_empty() {
+            put("ipv6s", lines(&interface.ipv6.addresses));
+        }
+        if !interface.ipv6.prefixes.is_empty() {
+            put("ipv6-prefix", lines(&interface.ipv6.prefixes));
         }
         if let (Some(public), Some(private)) = (interface.public, interface.primary) {
             put(&format!("ipv4-associations/{public}"), private.to_string());

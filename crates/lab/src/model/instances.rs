@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::config::{HttpTokens, NodeSpec, SubnetRoute};
 use super::error::ApiError;
 use super::ids::{EniId, GroupId, InstanceId, SubnetId};
+use super::ipv6::WantedIpv6;
 use super::request::{CreateNetworkInterface, RunInstances, Tags, Wanted};
 use super::response::{InstanceView, Response};
 use super::state::{Instance, InstanceState, InterfaceStatus};
@@ -66,6 +67,7 @@ impl Vpc {
             hop_limit: spec.hop_limit,
             http_tokens: spec.http_tokens,
             secondary: Wanted::Count(0),
+            ipv6: WantedIpv6::default(),
             primary: None,
             client_token: None,
             image: "ami-00000000000000001".to_owned(),
@@ -186,11 +188,12 @@ impl Vpc {
         primary.groups.clone_from(&request.groups);
         primary.secondary = request.secondary.clone();
         primary.primary = request.primary;
+        primary.ipv6 = request.ipv6.clone();
         primary.tags.clone_from(&request.interface_tags);
         let eni = self.make_interface("ec2.amazonaws.com", &primary)?;
         if let Err(error) = self
             .interface(&eni)
-            .map(|i| i.slots())
+            .map(|i| i.slots().max(i.ipv6.slots()))
             .and_then(|slots| self.slots_fit(&request.instance_type, slots))
         {
             self.remove_interface(&eni);

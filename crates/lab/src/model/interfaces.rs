@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 
 use super::error::ApiError;
 use super::ids::{EniId, GroupId, InstanceId, Mac, SubnetId};
+use super::ipv6::Ipv6;
 use super::request::{CreateNetworkInterface, InterfaceKind, Wanted};
 use super::response::Response;
 use super::rights::Caller;
@@ -139,7 +140,7 @@ impl Vpc {
         let eni = EniId(format!("{}{}", EniId::PREFIX, self.hex()));
         let mac = self.new_mac();
         let mut primary = None;
-        let (mut secondary, mut prefixes) = (Vec::new(), Vec::new());
+        let (mut secondary, mut prefixes, mut ipv6) = (Vec::new(), Vec::new(), Ipv6::default());
         if wanted.kind != InterfaceKind::EfaOnly {
             let first = wanted
                 .primary
@@ -152,8 +153,20 @@ impl Vpc {
                     return Err(error);
                 }
             }
+            match self.ipv6_of_new(&subnet, &eni, &wanted.ipv6) {
+                Ok(got) => ipv6 = got,
+                Err(error) => {
+                    self.give_back(&subnet, &addresses, &[]);
+                    self.give_back(&subnet, &secondary, &prefixes);
+                    return Err(error);
+                }
+            }
             primary = addresses.first().copied();
-        } else if wanted.primary.is_some() || !is_none(&wanted.secondary) || !is_none(&wanted.prefixes) {
+        } else if wanted.primary.is_some()
+            || !is_none(&wanted.secondary)
+            || !is_none(&wanted.prefixes)
+            || !wanted.ipv6.is_nothing()
+        {
             return Err(ApiError::combination(
                 "An efa-only network interface cannot have an IP address",
             ));
@@ -172,6 +185,7 @@ impl Vpc {
             primary,
             secondary,
             prefixes,
+            ipv6,
             public: None,
             tracking: wanted.tracking,
             status: InterfaceStatus::Pending,
@@ -212,6 +226,7 @@ impl Vpc {
         };
         let addresses: Vec<Ipv4Addr> = gone.addresses().collect();
         self.give_back(&gone.subnet, &addresses, &gone.prefixes);
+        self.give_back_ipv6(&gone.subnet, &gone.ipv6);
         if let Some(public) = gone.public {
             self.public.remove(&public);
         }
@@ -342,11 +357,11 @@ pub(crate) fn no_free_addresses() -> ApiError {
     super::faults::fault_error("InsufficientFreeAddressesInSubnet", 400)
 }
 
-fn no_free_blocks() -> ApiError {
+pub(crate) fn no_free_blocks() -> ApiError {
     super::faults::fault_error("InsufficientCidrBlocks", 400)
 }
 
-fn refuse_address(what: &str, why: Unusable) -> ApiError {
+pub(crate) fn refuse_address(what: &str, why: Unusable) -> ApiError {
     match why {
         Unusable::Outside => ApiError::invalid_value(format!(
             "Address {what} does not fall within the subnet's address range"

@@ -26,6 +26,7 @@ mod imds;
 mod imds_tree;
 mod instances;
 mod interfaces;
+mod ipv6;
 mod lagging;
 mod log;
 mod modify;
@@ -35,6 +36,7 @@ mod response;
 mod rights;
 mod rng;
 mod space;
+mod space6;
 mod state;
 mod status;
 mod tags;
@@ -55,9 +57,11 @@ pub use fabric::{
 pub use faults::{ActiveFault, FaultKind, FaultRule, FaultTarget};
 pub use ids::{AttachmentId, EniId, GroupId, InstanceId, Mac, SubnetId, VpcId};
 pub use imds::{ImdsBody, ImdsReply};
+pub use ipv6::{Ipv6, WantedIpv6};
 pub use request::{
-    AssignPrivateIpAddresses, AttachNetworkInterface, AttributeChange, ConnectionTracking,
-    CreateNetworkInterface, Describe, Filter, InterfaceKind, Request, RunInstances, Tags, Wanted,
+    AssignIpv6Addresses, AssignPrivateIpAddresses, AttachNetworkInterface, AttributeChange,
+    ConnectionTracking, CreateNetworkInterface, Describe, Filter, InterfaceKind, Request, RunInstances, Tags,
+    Wanted,
 };
 pub use response::{InstanceView, Page, Response, SubnetView, VpcView};
 pub use rights::{Caller, Credentials};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
 use super::ids::{AttachmentId, EniId, GroupId, InstanceId, SubnetId};
+use super::ipv6::{Ipv6, WantedIpv6};
 
 /// Tags by key.
 pub type Tags = BTreeMap<String, String>;
@@ -57,6 +58,15 @@ pub enum Request {
         addresses: Vec<Ipv4Addr>,
         /// Prefixes.
         prefixes: Vec<Ipv4Net>,
+    },
+    /// AssignIpv6Addresses.
+    AssignIpv6Addresses(AssignIpv6Addresses),
+    /// UnassignIpv6Addresses.
+    UnassignIpv6Addresses {
+        /// From which interface.
+        eni: EniId,
+        /// What.
+        ipv6: Ipv6,
     },
     /// CreateTags.
     CreateTags {
@@ -113,6 +123,8 @@ impl Request {
             Self::ModifyNetworkInterfaceAttribute { .. } => "ModifyNetworkInterfaceAttribute",
             Self::AssignPrivateIpAddresses(_) => "AssignPrivateIpAddresses",
             Self::UnassignPrivateIpAddresses { .. } => "UnassignPrivateIpAddresses",
+            Self::AssignIpv6Addresses(_) => "AssignIpv6Addresses",
+            Self::UnassignIpv6Addresses { .. } => "UnassignIpv6Addresses",
             Self::CreateTags { .. } => "CreateTags",
             Self::DeleteTags { .. } => "DeleteTags",
             Self::RunInstances(_) => "RunInstances",
@@ -251,6 +263,8 @@ pub struct CreateNetworkInterface {
     pub secondary: Wanted<Ipv4Addr>,
     /// Prefixes, /28.
     pub prefixes: Wanted<Ipv4Net>,
+    /// IPv6 addresses and prefixes.
+    pub ipv6: WantedIpv6,
     /// What kind.
     pub kind: InterfaceKind,
     /// Its tags.
@@ -272,6 +286,7 @@ impl CreateNetworkInterface {
             primary: None,
             secondary: Wanted::default(),
             prefixes: Wanted::default(),
+            ipv6: WantedIpv6::default(),
             kind: InterfaceKind::Interface,
             tags: Tags::new(),
             client_token: None,
@@ -304,6 +319,15 @@ pub struct AssignPrivateIpAddresses {
     pub prefixes: Wanted<Ipv4Net>,
     /// Take named addresses away from another interface of the subnet.
     pub allow_reassignment: bool,
+}
+
+/// AssignIpv6Addresses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AssignIpv6Addresses {
+    /// To which interface.
+    pub eni: EniId,
+    /// What.
+    pub ipv6: WantedIpv6,
 }
 
 /// What ModifyNetworkInterfaceAttribute sets.
@@ -349,6 +373,8 @@ pub struct RunInstances {
     pub http_tokens: super::config::HttpTokens,
     /// Secondary addresses of the primary interface.
     pub secondary: Wanted<Ipv4Addr>,
+    /// IPv6 addresses and prefixes of the primary interface.
+    pub ipv6: WantedIpv6,
     /// Primary address.
     pub primary: Option<Ipv4Addr>,
     /// Makes a repeat of the same call return the same instances.

@@ -3,10 +3,11 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use vpcnet_limits::InstanceLimits;
 
 use super::ids::{AttachmentId, EniId, InstanceId, VpcId};
+use super::ipv6::Ipv6;
 use super::request::Tags;
 use super::state::{Group, Instance, InstanceState, Interface, Subnet};
 
@@ -50,6 +51,20 @@ pub enum Response {
         /// Only the newly assigned prefixes.
         prefixes: Vec<Ipv4Net>,
     },
+    /// AssignIpv6Addresses.
+    AssignedIpv6 {
+        /// To which interface.
+        eni: EniId,
+        /// Only what is new.
+        ipv6: Ipv6,
+    },
+    /// UnassignIpv6Addresses.
+    UnassignedIpv6 {
+        /// From which interface.
+        eni: EniId,
+        /// What went.
+        ipv6: Ipv6,
+    },
     /// RunInstances.
     Started(Vec<InstanceView>),
     /// TerminateInstances: instance, its state before and now.
@@ -92,6 +107,8 @@ pub struct VpcView {
     pub id: VpcId,
     /// All its CIDRs, the first one first.
     pub cidrs: Vec<Ipv4Net>,
+    /// Its IPv6 CIDR.
+    pub ipv6: Option<Ipv6Net>,
     /// Its tags.
     pub tags: Tags,
 }

@@ -3,11 +3,12 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Serialize;
 
 use super::config::{HttpTokens, Reservation, Rule, SubnetRoute};
 use super::ids::{AttachmentId, EniId, GroupId, InstanceId, Mac, SubnetId};
+use super::ipv6::Ipv6;
 use super::request::{ConnectionTracking, InterfaceKind, Tags};
 
 /// Life of an interface.
@@ -93,6 +94,8 @@ pub struct Interface {
     pub secondary: Vec<Ipv4Addr>,
     /// Prefixes, oldest first.
     pub prefixes: Vec<Ipv4Net>,
+    /// IPv6 addresses and prefixes.
+    pub ipv6: Ipv6,
     /// Public address of the primary one.
     pub public: Option<Ipv4Addr>,
     /// Connection tracking.
@@ -230,6 +233,8 @@ pub struct Subnet {
     pub name: String,
     /// Its addresses.
     pub cidr: Ipv4Net,
+    /// Its IPv6 addresses.
+    pub ipv6: Option<Ipv6Net>,
     /// Its zone, `us-west-2a`.
     pub zone: String,
     /// The zone's id, `usw2-az1`.

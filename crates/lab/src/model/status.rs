@@ -44,6 +44,8 @@ pub struct SubnetStatus {
     pub name: String,
     /// Its addresses.
     pub cidr: Ipv4Net,
+    /// Its IPv6 addresses.
+    pub ipv6: Option<ipnet::Ipv6Net>,
     /// Its zone.
     pub zone: String,
     /// Its default route.
@@ -96,6 +98,8 @@ pub struct InterfaceSummary {
     pub secondary: Vec<Ipv4Addr>,
     /// Prefixes.
     pub prefixes: Vec<Ipv4Net>,
+    /// IPv6 addresses and prefixes.
+    pub ipv6: super::ipv6::Ipv6,
     /// Free text.
     pub description: String,
 }
@@ -113,6 +117,7 @@ impl From<&Interface> for InterfaceSummary {
             public: i.public,
             secondary: i.secondary.clone(),
             prefixes: i.prefixes.clone(),
+            ipv6: i.ipv6.clone(),
             description: i.description.clone(),
         }
     }
@@ -130,6 +135,7 @@ impl Vpc {
                 id: s.id.clone(),
                 name: s.name.clone(),
                 cidr: s.cidr,
+                ipv6: s.ipv6,
                 zone: s.zone.clone(),
                 route: s.route,
                 free: self.spaces.get(&s.id).map_or(0, super::space::Space::free),

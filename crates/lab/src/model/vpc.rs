@@ -16,6 +16,7 @@ use super::response::Response;
 use super::rights::{Caller, Credentials, Rights};
 use super::rng::Rng;
 use super::space::Space;
+use super::space6::Space6;
 use super::state::{Group, Instance, Interface, Subnet};
 use super::throttle::Throttle;
 
@@ -68,6 +69,8 @@ pub struct Vpc {
     /// Subnets in the order of the configuration.
     pub(crate) subnet_order: Vec<SubnetId>,
     pub(crate) spaces: BTreeMap<SubnetId, Space>,
+    /// Of the subnets with an IPv6 CIDR.
+    pub(crate) ipv6_spaces: BTreeMap<SubnetId, Space6>,
     pub(crate) groups: BTreeMap<GroupId, Arc<Group>>,
     pub(crate) interfaces: Lagging<EniId, Interface>,
     pub(crate) instances: Lagging<InstanceId, Instance>,
@@ -103,6 +106,7 @@ impl Vpc {
             subnets: BTreeMap::new(),
             subnet_order: Vec::new(),
             spaces: BTreeMap::new(),
+            ipv6_spaces: BTreeMap::new(),
             groups: BTreeMap::new(),
             interfaces: Lagging::new(),
             instances: Lagging::new(),
@@ -206,6 +210,8 @@ impl Vpc {
                 addresses,
                 prefixes,
             } => self.unassign(&eni, &addresses, &prefixes),
+            Request::AssignIpv6Addresses(a) => self.assign_ipv6(&a),
+            Request::UnassignIpv6Addresses { eni, ipv6 } => self.unassign_ipv6(&eni, &ipv6),
             Request::CreateTags { resources, tags } => self.create_tags(&resources, &tags),
             Request::DeleteTags { resources, tags } => self.delete_tags(&resources, &tags),
             Request::RunInstances(r) => self.run_instances(r),

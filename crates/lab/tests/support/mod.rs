@@ -168,6 +168,7 @@ pub(crate) fn small_subnet(cidr: &str) -> SubnetConfig {
     SubnetConfig {
         name: "small".to_owned(),
         cidr: cidr.parse().unwrap(),
+        ipv6: None,
         zone: 'a',
         route: SubnetRoute::Public,
         tags: Tags::new(),

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    Change, ENI_RULE, HostWanted, MARK_RULE, Observed, OwnRule, Plan, SERVICE_RULE, Secondary, sysctls,
+    Change, ENI_RULE, HostWanted, MARK_RULE, Observed, OwnRule, Parameter, Plan, SERVICE_RULE, Secondary,
+    sysctls,
 };
 use crate::Mac;
 use crate::netlink::{Link, MAIN, Request, Route, Rule};
@@ -17,7 +18,7 @@ pub fn diff(observed: &Observed, wanted: &HostWanted) -> Plan {
     match find(observed, wanted.primary.mac) {
         Some(link) => {
             link_state(&mut plan, link, wanted.primary.mtu);
-            parameters(&mut plan, observed, &link.name);
+            parameters(&mut plan, observed, &link.name, wanted.ipv6);
         }
         None => plan.missing.push(wanted.primary.mac),
     }
@@ -27,9 +28,9 @@ pub fn diff(observed: &Observed, wanted: &HostWanted) -> Plan {
             None => plan.missing.push(secondary.mac),
         }
     }
-    let of_marks = wanted.marks.iter().map(|mark| mark_rule(*mark));
+    let of_marks = wanted.marks.iter().map(|mark| mark_rule(*mark, wanted.ipv6));
     rules_like(&mut plan, observed, of_marks.collect(), |found| {
-        mark_of(found).is_some()
+        found.v6 == wanted.ipv6 && mark_of(found).is_some()
     });
     let of_services = wanted.services.iter().map(service_rule);
     rules_like(&mut plan, observed, of_services.collect(), |found| {
@@ -74,11 +75,11 @@ fn link_state(plan: &mut Plan, link: &Link, mtu: u32) {
     }
 }
 
-fn parameters(plan: &mut Plan, observed: &Observed, primary: &str) {
-    for (key, value) in sysctls(primary) {
+fn parameters(plan: &mut Plan, observed: &Observed, primary: &str, ipv6: bool) {
+    for Parameter { key, value, unless } in sysctls(primary, ipv6) {
         let found = observed.sysctls.iter().find(|(k, _)| *k == key);
         // One that does not exist cannot be set.
-        if found.is_some_and(|(_, v)| v != value) {
+        if found.is_some_and(|(_, v)| v != value && Some(v.as_str()) != unless) {
             plan.changes.push(Change::Sysctl {
                 key,
                 value: value.to_owned(),
@@ -190,17 +191,17 @@ pub fn marks(rules: &[Rule]) -> BTreeSet<u32> {
     rules.iter().filter_map(mark_of).collect()
 }
 
-fn mark_rule(mark: u32) -> Rule {
+fn mark_rule(mark: u32, v6: bool) -> Rule {
     Rule {
         mark: Some((mark, mark)),
-        ..Rule::bare(MARK_RULE, false, Some(MAIN))
+        ..Rule::bare(MARK_RULE, v6, Some(MAIN))
     }
 }
 
 fn mark_of(rule: &Rule) -> Option<u32> {
     rule.mark
         .map(|(mark, _)| mark)
-        .filter(|mark| *rule == mark_rule(*mark))
+        .filter(|mark| *rule == mark_rule(*mark, rule.v6))
 }
 
 fn service_rule(service: &Ipv4Net) -> Rule {

@@ -40,6 +40,7 @@ fn wanted() -> HostWanted {
             mtu: 9001,
         },
         secondaries: vec![secondary(1), secondary(2)],
+        ipv6: false,
         marks: BTreeSet::from([0x80]),
         services: vec![
             "198.51.100.0/24".parse().unwrap(),
@@ -394,6 +395,57 @@ fn changes_read_as_what_they_do() {
             "add rule 1535: from all to 198.51.100.0/24 table 254"
         ]
     );
+}
+
+#[test]
+fn on_an_ipv6_node_advertisements_are_settled_before_forwarding_and_the_rule_is_of_ipv6() {
+    let sysctl = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let mut kernel = Observed {
+        links: vec![link(0)],
+        sysctls: vec![
+            sysctl("net/ipv6/conf/all/disable_ipv6", "1"),
+            sysctl("net/ipv6/conf/eth0/accept_ra", "1"),
+            sysctl("net/ipv6/conf/all/forwarding", "0"),
+        ],
+        ..Observed::default()
+    };
+    let wanted = HostWanted {
+        secondaries: vec![],
+        services: vec![],
+        ipv6: true,
+        ..wanted()
+    };
+    let plan = diff(&kernel, &wanted);
+    let text: Vec<String> = plan.changes.iter().map(Change::to_string).collect();
+    assert_eq!(
+        text,
+        [
+            "set sysctl net/ipv6/conf/all/disable_ipv6 to 0",
+            "set sysctl net/ipv6/conf/eth0/accept_ra to 2",
+            "set sysctl net/ipv6/conf/all/forwarding to 1",
+            "add rule 1024: from all fwmark 0x80/0x80 table 254"
+        ]
+    );
+    apply_all(&mut kernel, &plan);
+    assert!(kernel.rules.iter().all(|rule| rule.v6), "{:?}", kernel.rules);
+    assert_eq!(diff(&kernel, &wanted).changes, []);
+}
+
+#[test]
+fn a_primary_that_takes_no_advertisements_is_left_so() {
+    let kernel = Observed {
+        links: vec![link(0)],
+        sysctls: vec![("net/ipv6/conf/eth0/accept_ra".into(), "0".into())],
+        ..Observed::default()
+    };
+    let wanted = HostWanted {
+        secondaries: vec![],
+        services: vec![],
+        marks: BTreeSet::new(),
+        ipv6: true,
+        ..wanted()
+    };
+    assert_eq!(diff(&kernel, &wanted).changes, []);
 }
 
 #[test]

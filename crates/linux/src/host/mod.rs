@@ -41,6 +41,8 @@ pub struct HostWanted {
     pub primary: Primary,
     /// The other interfaces that are attached.
     pub secondaries: Vec<Secondary>,
+    /// Pods have IPv6 addresses: rules and interfaces' addresses are of that family, and IPv6 is forwarded.
+    pub ipv6: bool,
     /// The marks whose packets go to the main table: the present one, and those that connections of an earlier setting still need.
     pub marks: BTreeSet<u32>,
     /// Packets to these go to the main table, from whichever pod they are.
@@ -152,12 +154,38 @@ pub enum HostError {
     Sysctl(#[from] SysctlError),
 }
 
-/// The sysctls wanted, for a primary interface with this name.
-fn sysctls(primary: &str) -> [(String, &'static str); 2] {
-    [
-        ("net/ipv4/ip_forward".to_owned(), "1"),
+/// A kernel parameter that is wanted.
+struct Parameter {
+    key: String,
+    value: &'static str,
+    /// Left alone where it has this value.
+    unless: Option<&'static str>,
+}
+
+/// The sysctls wanted, for a primary interface with this name, in the order in which they are to be written.
+fn sysctls(primary: &str, ipv6: bool) -> Vec<Parameter> {
+    let wanted = |key: String, value| Parameter {
+        key,
+        value,
+        unless: None,
+    };
+    let mut all = vec![
+        wanted("net/ipv4/ip_forward".to_owned(), "1"),
         // Loose: a reply to a pod on a secondary interface that went out by the primary comes back by it, where the
         // strict reverse path (rule 1536) leads elsewhere.
-        (format!("net/ipv4/conf/{primary}/rp_filter"), "2"),
-    ]
+        wanted(format!("net/ipv4/conf/{primary}/rp_filter"), "2"),
+    ];
+    if ipv6 {
+        all.extend([
+            wanted("net/ipv6/conf/all/disable_ipv6".to_owned(), "0"),
+            // A router takes no advertisements unless told so, and the way out that it has from one would go with the
+            // next line. Where none are taken anyway, another program looks after them.
+            Parameter {
+                unless: Some("0"),
+                ..wanted(format!("net/ipv6/conf/{primary}/accept_ra"), "2")
+            },
+            wanted("net/ipv6/conf/all/forwarding".to_owned(), "1"),
+        ]);
+    }
+    all
 }

@@ -12,7 +12,7 @@ use crate::sysctl::{SysctlError, Tree};
 pub fn observe(socket: &mut Socket, tree: &Tree, wanted: &HostWanted) -> Result<Observed, HostError> {
     let links = socket.links()?;
     let addresses = socket.addresses(None)?;
-    let v6 = wanted.secondaries.iter().any(|s| s.address.addr().is_ipv6());
+    let v6 = wanted.ipv6 || wanted.secondaries.iter().any(|s| s.address.addr().is_ipv6());
     let mut rules = socket.rules(false)?;
     if v6 {
         rules.extend(socket.rules(true)?);
@@ -41,9 +41,9 @@ pub fn observe(socket: &mut Socket, tree: &Tree, wanted: &HostWanted) -> Result<
     }
     let mut parameters = Vec::new();
     if let Some(primary) = links.iter().find(|link| link.mac == Some(wanted.primary.mac)) {
-        for (key, _) in sysctls(&primary.name) {
-            match tree.read(&key) {
-                Ok(value) => parameters.push((key, value)),
+        for parameter in sysctls(&primary.name, wanted.ipv6) {
+            match tree.read(&parameter.key) {
+                Ok(value) => parameters.push((parameter.key, value)),
                 Err(SysctlError::Missing { .. }) => {}
                 Err(error) => return Err(error.into()),
             }

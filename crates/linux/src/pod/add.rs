@@ -10,6 +10,8 @@ use crate::netlink::{Device, Errno, MAIN, Neighbour, Refusal, Request, Route, Ru
 use crate::netns::Netns;
 use crate::sysctl::Tree;
 
+/// First and longest pause between looks at an IPv6 address that is not usable yet: a look costs some 10 µs, an ADD some 2 ms.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_micros(30), Duration::from_millis(1));
 /// How long an IPv6 address may stay unusable.
 const ADDRESS_LIMIT: Duration = Duration::from_secs(5);
 
@@ -167,6 +169,7 @@ fn wire(
 /// IFA_F_TENTATIVE: between the two, packets to the address are refused.
 fn await_addresses(inside: &mut Socket, interfaces: &[PodInterface]) -> Result<(), PodError> {
     let begin = Instant::now();
+    let mut pause = LOOK_AGAIN.0;
     for one in interfaces.iter().filter(|one| one.address.is_ipv6()) {
         while !inside
             .is_local(one.address)
@@ -178,7 +181,8 @@ fn await_addresses(inside: &mut Socket, interfaces: &[PodInterface]) -> Result<(
                     undo: Vec::new(),
                 });
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LOOK_AGAIN.1);
         }
     }
     Ok(())

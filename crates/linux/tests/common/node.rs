@@ -128,6 +128,7 @@ fn lead(host: &mut Socket, macs: [Mac; 2], marks: &[u32], services: &[&str]) {
             table: 2,
             own_rule: OwnRule::Ours,
         }],
+        ipv6: false,
         marks: marks.iter().copied().collect::<BTreeSet<u32>>(),
         services: services.iter().map(|net| net.parse().unwrap()).collect(),
         gone: vec![],
