@@ -78,7 +78,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let publisher = Publisher::new(Published {
         exclude_snat: config.host.exclude_snat.clone(),
         external_snat: config.host.external_snat,
-        multi_nic: config.interfaces.multi_nic,
+        multi_nic: config.uses_all_cards(),
         policy_mode: config.kubernetes.policy_mode.clone(),
         ipv6: config.family == Family::V6,
         ..Published::default()

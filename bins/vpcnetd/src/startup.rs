@@ -113,7 +113,7 @@ impl Surroundings {
         Ownership {
             instance_id: machine.instance_id.clone(),
             manage_untagged: self.config.cloud.manage_untagged,
-            multi_nic: self.config.interfaces.multi_nic,
+            multi_nic: self.config.uses_all_cards(),
         }
     }
 

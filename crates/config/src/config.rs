@@ -313,6 +313,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Whether addresses of all network cards are used, and not only of the first. IPv6 prefixes lie on the first only.
+    #[must_use]
+    pub fn uses_all_cards(&self) -> bool {
+        self.interfaces.multi_nic && self.family == Family::V4
+    }
+
     /// What the agent starts with.
     ///
     /// # Errors

@@ -105,7 +105,7 @@ fn restore(
     facts: Facts,
     seen: Vec<Seen>,
 ) -> Result<Started, String> {
-    let limits = cards::managed(&facts.limits, around.config.interfaces.multi_nic);
+    let limits = cards::managed(&facts.limits, around.config.uses_all_cards());
     let primary = seen.iter().find(|i| i.facts.is_primary);
     let primary = primary.map(|i| i.facts.subnet.clone());
     let machine = &facts.machine;

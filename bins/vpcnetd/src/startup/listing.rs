@@ -90,7 +90,7 @@ async fn look(
 
 /// Where EC2 must not be asked nobody knows tags: what is there is used, unless what has no tags is not to be.
 fn of_imds_alone(around: &Surroundings, listed: &[ImdsInterface], in_use: &InUse<'_>) -> Vec<Seen> {
-    let on_used_card = |i: &ImdsInterface| around.config.interfaces.multi_nic || i.card == 0;
+    let on_used_card = |i: &ImdsInterface| around.config.uses_all_cards() || i.card == 0;
     let managed =
         |i: &ImdsInterface| on_used_card(i) && (around.config.cloud.manage_untagged || in_use.of(i));
     listed

@@ -36,7 +36,7 @@ pub fn warm(
     if let Some(known) = vpcnet_limits::lookup(&facts.machine.instance_type) {
         facts.limits = limits::of_type(known);
     }
-    let limits = cards::managed(&facts.limits, around.config.interfaces.multi_nic);
+    let limits = cards::managed(&facts.limits, around.config.uses_all_cards());
     let mut known = state.pool.interfaces();
     let primary = known.find(|i| i.is_primary).map(|i| i.subnet);
     let kind = &facts.machine.instance_type;
