@@ -349,6 +349,7 @@ impl Pool {
         {
             return false;
         }
+        let mut before = None;
         if let Some(other) = self.elsewhere(eni, at) {
             let Some(other) = self.interfaces.get_mut(&other) else {
                 return false;
@@ -359,7 +360,7 @@ impl Pool {
                 a.disputed = true; // The pod's routes lead to the other interface.
                 return false;
             }
-            other.addresses.remove(&at);
+            before = other.addresses.remove(&at);
         }
         let Some(interface) = self.interfaces.get_mut(eni) else {
             return false;
@@ -380,6 +381,9 @@ impl Pool {
         } else if let Some(limbo) = self.limbo.remove(&IpAddr::V4(at)) {
             address.state = State::Cooling { until: limbo.until };
             address.last = Some(Box::new(limbo.last));
+        } else if let Some(before) = before.filter(|a| a.cooling_until(now).is_some()) {
+            // Wherever it lies, it was a pod's a moment ago.
+            (address.state, address.last) = (before.state, before.last);
         }
         interface.addresses.insert(at, address);
         self.changed_state();

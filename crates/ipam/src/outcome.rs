@@ -12,7 +12,7 @@ use crate::interface::State;
 use crate::kind::Kind;
 use crate::plan::count;
 use crate::pool::Pool;
-use crate::time::Now;
+use crate::time::{Mono, Now};
 
 impl Pool {
     pub(crate) fn progress(&mut self, id: ActionId, stage: Stage) {
@@ -91,7 +91,10 @@ impl Pool {
             ) => {
                 self.answered(now, intent_id, eni, (unsure, unsure_prefixes), &facts);
             }
-            (What::Describe { eni, .. }, Outcome::Described(None)) => self.forget(now, &eni),
+            (what @ What::Describe { .. }, Outcome::Described(None)) => {
+                let trouble = intent.trouble;
+                self.unknown_to_ec2(now, intent_id, what, intent.since, trouble);
+            }
             (what, _) => {
                 let message = "the executor reported an outcome of another kind of action".to_owned();
                 let failure = Failure {
@@ -174,6 +177,30 @@ impl Pool {
         }
     }
 
+    /// EC2 says that it does not know an interface. It may not know it *yet*: a read that lags misses what was made, or
+    /// attached, a moment ago. Then it is asked again when no read can lag that far.
+    fn unknown_to_ec2(&mut self, now: Now, id: IntentId, what: What, since: Mono, trouble: Option<Block>) {
+        let What::Describe { eni, .. } = &what else { return };
+        let interface = self.interfaces.get(eni);
+        let known_at = interface.map(|i| i.sure_at.unwrap_or(i.since).max(i.since));
+        match known_at.map(|at| at.plus(EC2_LAG)).filter(|at| *at > now.mono) {
+            Some(at) => {
+                let phase = Phase::Paused(at);
+                let intent = Intent {
+                    what,
+                    since,
+                    phase,
+                    trouble,
+                };
+                self.intents.insert(id, intent);
+            }
+            None => {
+                let eni = eni.clone();
+                self.forget(now, &eni);
+            }
+        }
+    }
+
     /// EC2 just confirmed a change of this interface.
     fn written(&mut self, now: Now, eni: &EniId) {
         if let Some(interface) = self.interfaces.get_mut(eni) {
@@ -202,9 +229,17 @@ impl Pool {
             What::Assign { eni, count, kind } => self.assign_failed(now, id, eni, count, kind, failure),
             What::AssignIpv6 { eni } => self.assign_ipv6_failed(now, id, eni, failure),
             What::Release { eni, unsure, .. } => self.release_failed(now, id, eni, unsure, failure),
-            What::Delete { eni, .. } | What::Describe { eni, .. } if failure.class == FailureClass::Gone => {
+            What::Delete { eni, .. } if failure.class == FailureClass::Gone => {
                 self.intents.remove(&id);
                 self.forget(now, &eni);
+            }
+            What::Describe { .. } if failure.class == FailureClass::Gone => {
+                if let Some(Intent {
+                    what, since, trouble, ..
+                }) = self.intents.remove(&id)
+                {
+                    self.unknown_to_ec2(now, id, what, since, trouble);
+                }
             }
             What::Delete { .. } => self.pause(now, id, failure, true),
             What::Describe { .. } => {
@@ -286,6 +321,19 @@ impl Pool {
                     );
                 }
             }
+            // A read that lags misses what was just made: believed only when it is said again, later than any read can lag.
+            FailureClass::Gone if begun && !self.was_gone(id) => {
+                let retry_at = Some(now.mono.plus(EC2_LAG));
+                self.pause(
+                    now,
+                    id,
+                    &Failure {
+                        retry_at,
+                        ..failure.clone()
+                    },
+                    false,
+                );
+            }
             FailureClass::Gone => {
                 self.intents.remove(&id);
                 self.block_creation(now, failure);
@@ -299,6 +347,12 @@ impl Pool {
                 self.block_creation(now, failure);
             }
         }
+    }
+
+    /// Did the attempt before end so?
+    fn was_gone(&self, id: IntentId) -> bool {
+        let trouble = self.intents.get(&id).and_then(|i| i.trouble.as_ref());
+        trouble.is_some_and(|t| t.class == FailureClass::Gone)
     }
 
     fn block_creation(&mut self, now: Now, failure: &Failure) {
