@@ -431,6 +431,19 @@ impl Pool {
         self.changed_state();
     }
 
+    /// Do facts name something that is leaving by this intent?
+    pub(crate) fn lists_leaving(&self, eni: &EniId, by: IntentId, facts: &InterfaceFacts) -> bool {
+        let Some(interface) = self.interfaces.get(eni) else {
+            return false;
+        };
+        let there = listed(facts, interface);
+        let leaving = |at: &Ipv4Addr| {
+            let a = interface.addresses.get(at);
+            a.is_some_and(|a| a.state == (State::Leaving { by }))
+        };
+        there.iter().any(leaving)
+    }
+
     /// What becomes of that whose release had an unknown effect, now that EC2 said what the interface has.
     pub(crate) fn settle_leaving(&mut self, now: Mono, eni: &EniId, by: IntentId, facts: &InterfaceFacts) {
         let Some(interface) = self.interfaces.get_mut(eni) else {

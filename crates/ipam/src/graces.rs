@@ -1,11 +1,10 @@
 //! Owners in doubt: how long they keep their address, and what confirms them.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::ids::PodMeta;
 use crate::names::host_veth_suffix;
-use crate::owner::{Owner, Standing, Superseded};
+use crate::owner::{Standing, Superseded};
 use crate::pool::Pool;
 use crate::time::Now;
 
@@ -16,19 +15,9 @@ pub(crate) const GRACE: Duration = Duration::from_secs(30);
 impl Pool {
     /// The host veths of all pods that exist.
     pub(crate) fn veths_seen(&mut self, now: Now, names: &[String]) {
-        let in_doubt = |o: &Owner| matches!(o.standing, Standing::Unconfirmed { .. });
-        // A pod's link is that of its latest sandbox: where that is sure, it says nothing of one before.
-        let sure: BTreeSet<(String, String)> = self
-            .owners
-            .values()
-            .filter(|o| matches!(o.standing, Standing::Confirmed | Standing::Seen))
-            .filter(|_| self.owners.values().any(in_doubt))
-            .map(|o| (o.meta.namespace.clone(), o.meta.name.clone()))
-            .collect();
-        let is_sure = |meta: &PodMeta| sure.contains(&(meta.namespace.clone(), meta.name.clone()));
         for (key, owner) in &mut self.owners {
             match &owner.standing {
-                Standing::Unconfirmed { .. } if has_veth(&owner.meta, names) && !is_sure(&owner.meta) => {
+                Standing::Unconfirmed { .. } if has_veth(&owner.meta, names) => {
                     owner.standing = Standing::Seen
                 }
                 // Its DEL came while the agent was away, and its link was still there at the start. Not so who asked in

@@ -89,7 +89,8 @@ impl Pool {
                 },
                 Outcome::Described(Some(facts)),
             ) => {
-                self.answered(now, intent_id, eni, (unsure, unsure_prefixes), &facts);
+                let unsure = (unsure, unsure_prefixes);
+                self.answered(now, intent_id, intent.since, eni, unsure, &facts);
             }
             (what @ What::Describe { .. }, Outcome::Described(None)) => {
                 let trouble = intent.trouble;
@@ -134,7 +135,15 @@ impl Pool {
     }
 
     /// EC2 said what an interface has. `unsure`: how many addresses and prefixes an assignment may have brought.
-    fn answered(&mut self, now: Now, id: IntentId, eni: EniId, unsure: (u32, u32), facts: &InterfaceFacts) {
+    fn answered(
+        &mut self,
+        now: Now,
+        id: IntentId,
+        since: Mono,
+        eni: EniId,
+        unsure: (u32, u32),
+        facts: &InterfaceFacts,
+    ) {
         let held = |pool: &Self| {
             let interface = pool.interfaces.get(&eni);
             interface.map_or((0, 0), |i| {
@@ -146,6 +155,25 @@ impl Pool {
         };
         let before = held(self);
         self.described(now, facts);
+        let clear_at = since.plus(EC2_LAG);
+        if now.mono < clear_at && self.lists_leaving(&eni, id, facts) {
+            // It lists what a release may have given back a moment ago. A read that lags, or a release that failed? Nobody gets
+            // it before that is clear.
+            let what = What::Describe {
+                eni,
+                unsure: unsure.0,
+                unsure_prefixes: unsure.1,
+                doubt: true,
+            };
+            let intent = Intent {
+                what,
+                since,
+                phase: Phase::Paused(clear_at),
+                trouble: None,
+            };
+            self.intents.insert(id, intent);
+            return;
+        }
         self.settle_leaving(now.mono, &eni, id, facts);
         let after = held(self);
         let missing = (

@@ -351,6 +351,7 @@ impl Pool {
     /// assignment achieved has to be asked.
     fn settle_intents(&mut self, now: Now, notes: &mut Vec<RestoreNote>) {
         let mut dropped: Vec<(IntentId, EniId)> = Vec::new();
+        let mut ask: Vec<EniId> = Vec::new();
         let (interfaces, owners) = (&self.interfaces, &self.owners);
         for (id, intent) in &mut self.intents {
             let lived_on = |eni: &EniId| owners.values().any(|o| o.held.iter().any(|h| h.eni == *eni));
@@ -404,7 +405,11 @@ impl Pool {
                         let a = interfaces.get(eni).and_then(|i| i.addresses.get(at));
                         a.is_some_and(|a| a.state != State::Owned)
                     };
+                    let before = addresses.len();
                     addresses.retain(leaves);
+                    if addresses.len() < before {
+                        ask.push(eni.clone()); // What a pod has may be gone.
+                    }
                     if addresses.is_empty() {
                         dropped.push((*id, eni.clone()));
                     }
@@ -433,6 +438,11 @@ impl Pool {
                     trouble: None,
                 },
             );
+        }
+        for eni in ask {
+            if let Some(interface) = self.interfaces.get_mut(&eni) {
+                interface.verify_at = Some(now.mono);
+            }
         }
         let intents = &self.intents;
         for interface in self.interfaces.values_mut() {
@@ -520,12 +530,6 @@ fn is_by_veth(key: &PodKey, meta: &PodMeta) -> bool {
     by_veth && meta.name.is_empty() && key.container_id.len() <= 15
 }
 
-/// Does the pod's link lead to an address that another entry names? Then it is a later sandbox's.
-fn leads_elsewhere(meta: &PodMeta, kernel: &KernelEvidence) -> bool {
-    let suffix = host_veth_suffix_nth(&meta.namespace, &meta.name, 0);
-    kernel.pods.iter().any(|r| r.host_veth.ends_with(&suffix))
-}
-
 /// How sure an entry of the checkpoint is.
 fn standing(key: &PodKey, meta: &PodMeta, address: IpAddr, kernel: &KernelEvidence, now: Now) -> Standing {
     let shown = kernel.pods.iter().any(|r| r.address == address);
@@ -542,7 +546,7 @@ fn standing(key: &PodKey, meta: &PodMeta, address: IpAddr, kernel: &KernelEviden
     if meta.name.is_empty() || meta.namespace.is_empty() {
         return Standing::Confirmed;
     }
-    if has_veth(meta, &kernel.veths) && (shown || !leads_elsewhere(meta, kernel)) {
+    if has_veth(meta, &kernel.veths) {
         return Standing::Seen;
     }
     if shown {

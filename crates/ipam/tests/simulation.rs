@@ -13,10 +13,16 @@
 mod calls;
 #[path = "simulation/draw.rs"]
 mod draw;
+#[path = "simulation/dying.rs"]
+mod dying;
+#[path = "simulation/faults.rs"]
+mod faults;
 #[path = "simulation/history.rs"]
 mod history;
 #[path = "simulation/laws.rs"]
 mod laws;
+#[path = "simulation/making.rs"]
+mod making;
 #[path = "simulation/node.rs"]
 mod node;
 #[path = "simulation/others.rs"]
@@ -27,6 +33,8 @@ mod pods;
 mod rest;
 #[path = "simulation/script.rs"]
 mod script;
+#[path = "simulation/setup.rs"]
+mod setup;
 #[path = "simulation/shrink.rs"]
 mod shrink;
 #[path = "simulation/starting.rs"]
@@ -59,7 +67,7 @@ fn kept() -> PathBuf {
 /// What went wrong, as short as it can be told; and how to see it again.
 fn tell(seed: u64, history: &History, failure: &Failure) -> String {
     let small = shrink::shrink(history, failure);
-    let again = run(&small).err().unwrap_or_else(|| failure.clone());
+    let again = history::tell(&small).err().unwrap_or_else(|| failure.clone());
     let about = format!(
         "{}\n{}\nseed {seed}",
         again.broken.law,
@@ -93,7 +101,7 @@ fn run_what_is_kept() {
         .filter(|f| f.extension().is_some_and(|e| e == "history"))
     {
         let history = History::of_text(&std::fs::read_to_string(file).unwrap());
-        if let Err(failure) = run(&history) {
+        if let Err(failure) = history::tell(&history) {
             panic!(
                 "{}: {}\n{}\n{}",
                 file.display(),

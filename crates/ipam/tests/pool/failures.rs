@@ -380,6 +380,17 @@ fn a_created_interface_that_vanished_is_made_anew_with_another_token() {
         "InvalidNetworkInterfaceID.NotFound",
         None,
     );
+    // A read that lags misses what was just made: it is looked for once more, when none can lag that far.
+    assert_eq!(rig.ordered(), Vec::<String>::new());
+    rig.pass(10_000);
+    let repeat = rig.take_create();
+    assert_eq!(token(&repeat), token(&create));
+    rig.fail(
+        &repeat,
+        FailureClass::Gone,
+        "InvalidNetworkInterfaceID.NotFound",
+        None,
+    );
     rig.pass(5_000);
     let again = rig.take_create();
     assert_ne!(token(&again), token(&create));

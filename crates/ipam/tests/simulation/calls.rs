@@ -12,13 +12,10 @@ use vpcnet_ipam::{
 use vpcnet_lab::model as ec2;
 
 use super::node::id_of;
-use super::script::{Target, Wrong};
 use super::world::{Due, World};
 
 /// A call whose answer never comes is given up after so many milliseconds.
 const TIMEOUT: u64 = 10_000;
-/// A link may take this long.
-const LINK_WITHIN: u64 = 60_000;
 /// A detachment may.
 const DETACH_WITHIN: u64 = 120_000;
 /// A call that fails in passing is made so often.
@@ -33,9 +30,9 @@ pub(crate) const INSTANCE_TAG: &str = "node.k8s.amazonaws.com/instance_id";
 pub(crate) struct CallError {
     pub(crate) class: FailureClass,
     pub(crate) code: String,
-    message: String,
+    pub(crate) message: String,
     /// It may have been carried out.
-    unknown: bool,
+    pub(crate) unknown: bool,
 }
 
 /// What comes back.
@@ -49,19 +46,19 @@ pub(crate) enum Answered {
 /// An order under way.
 #[derive(Clone, Debug)]
 pub(crate) struct Task {
-    action: Option<Action>,
-    step: Step,
-    tries: u32,
-    made: Option<Arc<ec2::Interface>>,
-    attachment: Option<ec2::AttachmentId>,
-    deadline: u64,
+    pub(crate) action: Option<Action>,
+    pub(crate) step: Step,
+    pub(crate) tries: u32,
+    pub(crate) made: Option<Arc<ec2::Interface>>,
+    pub(crate) attachment: Option<ec2::AttachmentId>,
+    pub(crate) deadline: u64,
     /// Why an attachment is in doubt.
-    doubt: Option<CallError>,
+    pub(crate) doubt: Option<CallError>,
 }
 
 /// The call that is out, or the pause.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Step {
+pub(crate) enum Step {
     Create,
     Look,
     Attach,
@@ -129,6 +126,7 @@ impl World {
     ) -> (u64, Result<ec2::Response, CallError>) {
         self.check_call(n, &request);
         let action = request.action();
+        let repeats = self.repeats(n, &request);
         let caller = ec2::Caller::node(&self.nodes[n].instance);
         let reply = self.vpc.call(self.time(), &caller, request);
         let latency = u64::try_from(reply.latency.as_millis()).unwrap();
@@ -143,6 +141,10 @@ impl World {
             (ec2::Fate::Lose, _) => (latency, Err(lost("ConnectionBroken"))),
             (ec2::Fate::Deliver, _) if latency > TIMEOUT => (TIMEOUT, Err(lost("RequestTimeout"))),
             (ec2::Fate::Deliver, Ok(response)) => (latency, Ok(response)),
+            // EC2 answers a repeat with what it made before: never that there is no room for it.
+            (ec2::Fate::Deliver, Err(error)) if repeats && error.status == 400 => {
+                (latency, Err(lost("InternalError")))
+            }
             (ec2::Fate::Deliver, Err(error)) => {
                 let error = CallError {
                     class: class_of(&error.code, &error.message),
@@ -158,6 +160,16 @@ impl World {
             Err(e) => format!("n{n} {action} {}", e.code),
         });
         (latency, outcome)
+    }
+
+    /// A creation that may have been made before.
+    fn repeats(&self, n: usize, request: &ec2::Request) -> bool {
+        let ec2::Request::CreateNetworkInterface(wanted) = request else {
+            return false;
+        };
+        let begun = self.nodes[n].life.as_ref().map(|l| &l.begun);
+        let token = wanted.client_token.as_ref();
+        token.and_then(|t| begun?.get(t)).is_some_and(|b| b.1)
     }
 
     /// What a Describe call says of one interface.
@@ -193,7 +205,7 @@ impl World {
     }
 
     /// Makes the call of a task's step, or begins its pause.
-    fn go_on(&mut self, n: usize, number: u64, task: Task) {
+    pub(crate) fn go_on(&mut self, n: usize, number: u64, task: Task) {
         let Some(life) = self.nodes[n].life.as_ref().map(|l| l.number) else {
             return;
         };
@@ -218,7 +230,7 @@ impl World {
         );
     }
 
-    fn pause(&mut self, n: usize, number: u64, task: Task, ms: u64) {
+    pub(crate) fn pause(&mut self, n: usize, number: u64, task: Task, ms: u64) {
         let Some(l) = &mut self.nodes[n].life else { return };
         l.tasks.insert(number, task);
         let life = l.number;
@@ -368,184 +380,6 @@ impl World {
         }
     }
 
-    fn created(&mut self, n: usize, number: u64, mut task: Task, answer: Result<ec2::Response, CallError>) {
-        let Some(Action::CreateInterface { id, client_token, .. }) = task.action.clone() else {
-            return;
-        };
-        let Some(life) = &mut self.nodes[n].life else {
-            return;
-        };
-        match answer {
-            Ok(ec2::Response::Created { interface, .. }) => {
-                life.begun.remove(&client_token);
-                let eni = EniId(interface.id.to_string());
-                if std::mem::take(&mut self.nodes[n].hides_next) {
-                    self.nodes[n].hidden.insert(interface.id.clone());
-                }
-                task.made = Some(interface);
-                task.step = Step::Attach;
-                self.tell(
-                    n,
-                    vec![Event::Progress {
-                        id,
-                        stage: Stage::Created { eni },
-                    }],
-                );
-                self.go_on(n, number, task);
-            }
-            Ok(other) => panic!("CreateNetworkInterface answered {other:?}"),
-            Err(error) => {
-                let unsure = life.begun.get_mut(&client_token).map(|b| {
-                    b.1 |= error.unknown;
-                    b.1
-                });
-                if unsure == Some(false) {
-                    life.begun.remove(&client_token);
-                }
-                self.fail(n, &task, error);
-            }
-        }
-    }
-
-    /// The interface that an earlier life made, or that is to go.
-    fn looked(&mut self, n: usize, number: u64, mut task: Task, found: Option<Arc<ec2::Interface>>) {
-        let deletes = matches!(task.action, Some(Action::DeleteInterface { .. }));
-        let Some(found) = found else {
-            if deletes {
-                // The read may lag: the deletion itself tells.
-                task.step = Step::Delete;
-                return self.go_on(n, number, task);
-            }
-            let error = CallError {
-                class: FailureClass::Gone,
-                code: "gone".into(),
-                message: "what an earlier life of the agent made is gone".into(),
-                unknown: false,
-            };
-            return self.fail(n, &task, error);
-        };
-        let own = self.own(n, &found);
-        if deletes {
-            if found.attachment.is_some() && own.is_none() {
-                let error = CallError {
-                    class: FailureClass::Refused,
-                    code: "attached elsewhere".into(),
-                    message: "it is left alone".into(),
-                    unknown: false,
-                };
-                return self.fail(n, &task, error);
-            }
-            task.step = if own.is_some() { Step::Detach } else { Step::Delete };
-            task.attachment = own;
-            return self.go_on(n, number, task);
-        }
-        task.made = Some(found);
-        match own {
-            Some(attachment) => {
-                task.attachment = Some(attachment);
-                self.begin_link(n, number, task);
-            }
-            None => {
-                task.step = Step::Attach;
-                self.go_on(n, number, task);
-            }
-        }
-    }
-
-    fn own(&self, n: usize, i: &ec2::Interface) -> Option<ec2::AttachmentId> {
-        let own = i
-            .attachment
-            .as_ref()
-            .filter(|a| a.instance == self.nodes[n].instance);
-        own.map(|a| a.id.clone())
-    }
-
-    fn attach_answered(
-        &mut self,
-        n: usize,
-        number: u64,
-        mut task: Task,
-        answer: Result<ec2::Response, CallError>,
-    ) {
-        match answer {
-            Ok(ec2::Response::Attached { attachment, .. }) => self.is_attached(n, number, task, attachment),
-            Ok(other) => panic!("AttachNetworkInterface answered {other:?}"),
-            Err(e) if e.unknown || e.code == "InvalidNetworkInterface.InUse" => {
-                task.doubt = Some(e);
-                task.step = Step::WasItAttached;
-                self.go_on(n, number, task);
-            }
-            Err(e) if place_taken(&e) => self.fail_as(n, &task, FailureClass::DeviceTaken, &e),
-            Err(e) => self.again(n, number, task, Step::Attach, e),
-        }
-    }
-
-    fn is_attached(&mut self, n: usize, number: u64, mut task: Task, attachment: ec2::AttachmentId) {
-        let id = task.action.as_ref().map(id_of);
-        task.attachment = Some(attachment.clone());
-        if let Some(id) = id {
-            let stage = Stage::Attached {
-                attachment: attachment.to_string(),
-            };
-            self.tell(n, vec![Event::Progress { id, stage }]);
-        }
-        self.begin_link(n, number, task);
-    }
-
-    fn begin_link(&mut self, n: usize, number: u64, mut task: Task) {
-        let beside = Task {
-            action: None,
-            step: Step::GoWithInstance,
-            tries: 0,
-            doubt: None,
-            deadline: 0,
-            ..task.clone()
-        };
-        self.go_on(n, number + 1, beside);
-        (task.step, task.deadline) = (Step::Link, self.at + LINK_WITHIN);
-        self.wait_for_link(n, number, task);
-    }
-
-    fn wait_for_link(&mut self, n: usize, number: u64, task: Task) {
-        let Some(made) = task.made.clone() else { return };
-        if self.has_link(n, &made.id) {
-            let place = match &task.action {
-                Some(Action::CreateInterface { card, device, .. }) => (card.0, device.0),
-                _ => return,
-            };
-            let cidr = self.cidr_of(&made.subnet);
-            let facts = facts_of(&made, place, cidr, &self.nodes[n].instance);
-            let Some(facts) = facts else { return };
-            return self.done(n, &task, Outcome::InterfaceReady(facts));
-        }
-        if self.at >= task.deadline {
-            let error = CallError {
-                class: FailureClass::Retry,
-                code: "no link".into(),
-                message: "its link did not appear".into(),
-                unknown: false,
-            };
-            return self.fail(n, &task, error);
-        }
-        self.pause(n, number, task, 250);
-    }
-
-    /// Does the kernel of a node show an interface?
-    pub(crate) fn has_link(&self, n: usize, eni: &ec2::EniId) -> bool {
-        let node = &self.nodes[n];
-        let linked = self
-            .vpc
-            .interface_now(eni)
-            .and_then(|i| i.linked().map(|a| a.instance == node.instance));
-        linked == Some(true) && !node.hidden.contains(eni)
-    }
-
-    pub(crate) fn cidr_of(&self, subnet: &ec2::SubnetId) -> ipnet::Ipv4Net {
-        let config = self.vpc.config();
-        let at = self.subnets.iter().position(|s| s == subnet).unwrap();
-        config.subnets[at].cidr
-    }
-
     fn only_done(&mut self, n: usize, task: &Task, answer: Result<ec2::Response, CallError>) {
         if let Some(Action::Describe { .. }) = task.action {
             return match Self::found(answer) {
@@ -579,7 +413,7 @@ impl World {
     }
 
     /// Makes a call again, or gives up.
-    fn again(&mut self, n: usize, number: u64, mut task: Task, step: Step, error: CallError) {
+    pub(crate) fn again(&mut self, n: usize, number: u64, mut task: Task, step: Step, error: CallError) {
         task.tries += 1;
         let passes = matches!(error.class, FailureClass::Retry | FailureClass::Throttled);
         if !passes || task.tries >= TRIES {
@@ -590,11 +424,11 @@ impl World {
         self.pause(n, number, task, ms);
     }
 
-    fn fail(&mut self, n: usize, task: &Task, error: CallError) {
+    pub(crate) fn fail(&mut self, n: usize, task: &Task, error: CallError) {
         self.fail_as(n, task, error.class, &error);
     }
 
-    fn fail_as(&mut self, n: usize, task: &Task, class: FailureClass, error: &CallError) {
+    pub(crate) fn fail_as(&mut self, n: usize, task: &Task, class: FailureClass, error: &CallError) {
         let Some(id) = task.action.as_ref().map(id_of) else {
             return;
         };
@@ -625,7 +459,7 @@ impl World {
         }
     }
 
-    fn done(&mut self, n: usize, task: &Task, outcome: Outcome) {
+    pub(crate) fn done(&mut self, n: usize, task: &Task, outcome: Outcome) {
         let Some(id) = task.action.as_ref().map(id_of) else {
             return;
         };
@@ -635,23 +469,9 @@ impl World {
     fn report(&mut self, n: usize, id: ActionId, outcome: Outcome) {
         self.tell(n, vec![Event::ActionDone { id, outcome }]);
     }
-
-    pub(crate) fn add_fault(
-        &mut self,
-        n: usize,
-        target: Target,
-        wrong: Wrong,
-        times: Option<u64>,
-        until: Option<Duration>,
-    ) {
-        let mut rule = ec2::FaultRule::new(target_of(target), kind_of(wrong));
-        rule.node = Some(self.nodes[n].instance.to_string());
-        (rule.times, rule.until) = (times, until);
-        self.vpc.add_fault(rule);
-    }
 }
 
-fn place_taken(error: &CallError) -> bool {
+pub(crate) fn place_taken(error: &CallError) -> bool {
     error.code == "InvalidParameterValue" && error.message.contains("device index")
 }
 
@@ -691,49 +511,4 @@ fn only(action: &Action) -> Option<ec2::Request> {
         Action::Describe { eni, .. } => ec2::Request::DescribeNetworkInterfaces(ec2::Describe::ids([&eni.0])),
         other => panic!("{other:?} is not one call"),
     })
-}
-
-fn target_of(target: Target) -> ec2::FaultTarget {
-    let name = match target {
-        Target::Imds => return ec2::FaultTarget::Imds("*".into()),
-        Target::Create => "CreateNetworkInterface",
-        Target::Attach => "AttachNetworkInterface",
-        Target::Detach => "DetachNetworkInterface",
-        Target::Delete => "DeleteNetworkInterface",
-        Target::Assign => "AssignPrivateIpAddresses",
-        Target::Unassign => "UnassignPrivateIpAddresses",
-        Target::Describe => "Describe*",
-        Target::Modify => "ModifyNetworkInterfaceAttribute",
-        Target::Any => "*",
-    };
-    ec2::FaultTarget::Ec2(name.into())
-}
-
-fn kind_of(wrong: Wrong) -> ec2::FaultKind {
-    let error = |code: &str, status| ec2::FaultKind::Error {
-        code: code.into(),
-        status,
-    };
-    let ms = |ms: u32| Duration::from_millis(u64::from(ms));
-    match wrong {
-        Wrong::Throttled => error("RequestLimitExceeded", 503),
-        Wrong::Broken => error("InternalError", 500),
-        Wrong::BrokenAfter => ec2::FaultKind::ErrorAfter {
-            code: "InternalError".into(),
-            status: 500,
-        },
-        Wrong::Unavailable => error("Unavailable", 503),
-        Wrong::Unauthorized => error("UnauthorizedOperation", 403),
-        Wrong::Exhausted => error("InsufficientFreeAddressesInSubnet", 400),
-        Wrong::NoBlocks => error("InsufficientCidrBlocks", 400),
-        Wrong::Limit => error("PrivateIpAddressLimitExceeded", 400),
-        Wrong::Hang => ec2::FaultKind::Hang,
-        Wrong::HangAfter => ec2::FaultKind::HangAfter,
-        Wrong::Drop => ec2::FaultKind::Drop,
-        Wrong::LoseAnswer => ec2::FaultKind::LoseAnswer,
-        Wrong::Twice => ec2::FaultKind::Duplicate,
-        Wrong::Slow(by) => ec2::FaultKind::Slow(ec2::Spread::exactly(ms(by))),
-        Wrong::Stale(by) => ec2::FaultKind::Stale(ms(by.min(9_000))),
-        Wrong::Missing => error("NotFound", 404),
-    }
 }

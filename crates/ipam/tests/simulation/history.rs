@@ -26,8 +26,17 @@ pub(crate) struct Failure {
 
 /// Runs a history. Gives the number of steps.
 pub(crate) fn run(history: &History) -> Result<u64, Failure> {
+    again(history, false)
+}
+
+/// The same, with everything written down that led to a failure.
+pub(crate) fn tell(history: &History) -> Result<u64, Failure> {
+    again(history, true)
+}
+
+fn again(history: &History, told: bool) -> Result<u64, Failure> {
     let mut ops = history.ops.iter().cloned();
-    go(&history.setup, &mut Vec::new(), || ops.next())
+    go(&history.setup, told, &mut Vec::new(), |_| ops.next())
 }
 
 /// Draws a history of at least so many steps from a seed, and runs it.
@@ -36,7 +45,7 @@ pub(crate) fn draw(seed: u64, steps: u64) -> (History, Result<u64, Failure>) {
     let mut ops = Vec::new();
     let mut over = false;
     // The number of steps is asked for before each operation; the last one is the calm after it all.
-    let result = go_on(&setup, &mut ops, |so_far| {
+    let result = go(&setup, false, &mut ops, |so_far| {
         if over {
             return None;
         }
@@ -46,12 +55,13 @@ pub(crate) fn draw(seed: u64, steps: u64) -> (History, Result<u64, Failure>) {
     (History { setup, ops }, result)
 }
 
-fn go(setup: &Setup, ops: &mut Vec<Op>, mut next: impl FnMut() -> Option<Op>) -> Result<u64, Failure> {
-    go_on(setup, ops, |_| next())
-}
-
-fn go_on(setup: &Setup, ops: &mut Vec<Op>, mut next: impl FnMut(u64) -> Option<Op>) -> Result<u64, Failure> {
-    let mut world = World::new(setup);
+fn go(
+    setup: &Setup,
+    told: bool,
+    ops: &mut Vec<Op>,
+    mut next: impl FnMut(u64) -> Option<Op>,
+) -> Result<u64, Failure> {
+    let mut world = World::new(setup, told);
     loop {
         if let Some(broken) = world.broken.take() {
             return Err(failure(&world, broken, ops.len().saturating_sub(1)));

@@ -3,7 +3,8 @@
 use vpcnet_ipam::{Blocked, FailureClass, Mode, SubnetId, plan};
 use vpcnet_lab::model as ec2;
 
-use super::world::{World, timing};
+use super::setup::timing;
+use super::world::World;
 
 /// Rounds of a minute until all has to be at rest: longer than the longest pauses, of refused deletions (10 minutes) and a busy
 /// hour's memory (10), twice over.

@@ -9,7 +9,8 @@ use vpcnet_lab::model as ec2;
 
 use super::calls::Answered;
 use super::node::{Life, Node};
-use super::script::{Op, Setup, SubnetSetup, TYPES, Wrong};
+use super::script::{Op, Setup, TYPES, Wrong};
+use super::setup::{timing, vpc};
 
 /// A broken law.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,6 +67,8 @@ pub(crate) struct World {
     pub(crate) foreign: VecDeque<ec2::EniId>,
     /// In subnets, to make them full.
     pub(crate) crowd: Vec<ec2::EniId>,
+    /// What happens is written down: to write it costs more than that it happens.
+    told: bool,
     pub(crate) log: VecDeque<String>,
     pub(crate) requests: u64,
     pub(crate) containers: u32,
@@ -80,7 +83,7 @@ const STALE: u64 = 12_000;
 const LOG: usize = 400;
 
 impl World {
-    pub(crate) fn new(setup: &Setup) -> Self {
+    pub(crate) fn new(setup: &Setup, told: bool) -> Self {
         let (vpc, subnets) = vpc(setup);
         let mut world = Self {
             vpc,
@@ -98,6 +101,7 @@ impl World {
             unrecorded: BTreeSet::new(),
             foreign: VecDeque::new(),
             crowd: Vec::new(),
+            told,
             log: VecDeque::new(),
             requests: 0,
             containers: 0,
@@ -132,6 +136,9 @@ impl World {
     }
 
     pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
+        if !self.told {
+            return;
+        }
         if self.log.len() >= LOG {
             self.log.pop_front();
         }
@@ -447,88 +454,9 @@ impl World {
         self.queue(at + wait, Due::Start { node: n });
     }
 
-    /// One host in each few has an address that no /28 can hold then.
-    fn strew(&mut self, n: usize, setup: &SubnetSetup) {
-        if setup.each == 0 {
-            return;
-        }
-        let cidr = cidr(n, setup.length);
-        let taken: Vec<std::net::Ipv4Addr> = cidr.hosts().skip(5).step_by(usize::from(setup.each)).collect();
-        for at in taken {
-            let mut wanted = ec2::CreateNetworkInterface::new(self.subnets[n].clone());
-            wanted.primary = Some(at);
-            self.admin(ec2::Request::CreateNetworkInterface(wanted));
-        }
-    }
-
     /// A call of somebody who may do everything.
     pub(crate) fn admin(&mut self, request: ec2::Request) -> Option<ec2::Response> {
         let reply = self.vpc.call(self.time(), &ec2::Caller::admin(), request);
         reply.outcome.ok()
     }
-}
-
-fn cidr(n: usize, length: u8) -> ipnet::Ipv4Net {
-    let at = std::net::Ipv4Addr::new(10, 0, u8::try_from(n).unwrap(), 0);
-    ipnet::Ipv4Net::new(at, length.clamp(24, 28)).unwrap()
-}
-
-/// Exact delays: what is drawn at random would be drawn otherwise in a shorter history.
-pub(crate) fn timing(latency: u16, attach: u16, read_lag: u16, imds_lag: u16) -> ec2::Timing {
-    let exactly = |ms: u16| ec2::Spread::exactly(Duration::from_millis(u64::from(ms)));
-    ec2::Timing {
-        ec2_latency: exactly(latency),
-        imds_latency: ec2::Spread::ZERO,
-        create: exactly(attach / 4),
-        attach: exactly(attach),
-        detach: exactly(attach),
-        launch: ec2::Spread::ZERO,
-        terminate: exactly(500),
-        read_lag: exactly(read_lag.min(8_000)),
-        imds_lag: exactly(imds_lag.min(50_000)),
-    }
-}
-
-fn vpc(setup: &Setup) -> (ec2::Vpc, Vec<ec2::SubnetId>) {
-    let subnet = |(n, s): (usize, &SubnetSetup)| ec2::SubnetConfig {
-        name: format!("s{n}"),
-        cidr: cidr(n, s.length),
-        zone: 'a',
-        route: ec2::SubnetRoute::Private,
-        tags: BTreeMap::new(),
-        reservations: Vec::new(),
-    };
-    let mut config = ec2::VpcConfig::instant();
-    config.subnets = setup.subnets.iter().enumerate().map(subnet).collect();
-    config.node_subnets = config.subnets.len();
-    config.addresses = if setup.lowest {
-        ec2::AddressChoice::Lowest
-    } else {
-        ec2::AddressChoice::Random
-    };
-    config.timing = timing(50, 200, 0, 500);
-    config.call_log = 0;
-    if setup.throttled {
-        config.buckets.enabled = true;
-        config.buckets.mutating = ec2::Bucket {
-            size: 12.0,
-            per_second: 1.0,
-        };
-        config.buckets.reads = ec2::Bucket {
-            size: 30.0,
-            per_second: 4.0,
-        };
-        // Nor is whoever plays the others held up by it.
-        config.buckets.by_action.insert(
-            "CreateTags".into(),
-            ec2::Bucket {
-                size: 1e9,
-                per_second: 1e9,
-            },
-        );
-    }
-    let vpc = ec2::Vpc::new(config, setup.seed);
-    let ids = (0..setup.subnets.len()).map(|n| vpc.subnet_named(&format!("s{n}")).unwrap().clone());
-    let ids = ids.collect();
-    (vpc, ids)
 }
