@@ -225,10 +225,12 @@ impl World {
             let here = i.linked().is_some_and(|a| a.instance == node.instance);
             match known.iter().find(|k| k.id.0 == i.id.0) {
                 Some(k) if here => {
-                    // What was taken from a pod stays the pod's, wherever EC2 has it now.
+                    // What was taken from a pod stays the pod's, wherever EC2 has it now; so does what a sandbox is thought to have
+                    // that nobody is in any more.
                     let kept = |at: &&Ipv4Addr| {
                         let at = IpAddr::V4(**at);
-                        !(self.robbed.contains(&at) && life.pool.holder(at).is_some())
+                        let used = self.live.contains_key(&at) && !self.robbed.contains(&at);
+                        used || life.pool.holder(at).is_none()
                     };
                     let addresses =
                         |all: &[Ipv4Addr]| all.iter().filter(kept).copied().collect::<BTreeSet<_>>();
