@@ -178,6 +178,7 @@ impl Pool {
             .sure_at
             .map(|at| at.plus(EC2_LAG))
             .filter(|at| *at > now.mono);
+        let mut cooling = Vec::new();
         interface.addresses.retain(|at, a| {
             let there = listed.contains(at);
             match a.state {
@@ -196,7 +197,12 @@ impl Pool {
                     verify_at = verify_at.max(sure_until);
                     true
                 }
-                State::Free { .. } | State::Cooling { .. } => false,
+                // Should another interface of ours have it, it goes on cooling there.
+                State::Cooling { until } => {
+                    cooling.extend(a.last.take().map(|last| (*at, Limbo { until, last: *last })));
+                    false
+                }
+                State::Free { .. } => false,
             }
         });
         if let Some(until) = described_ipv6(interface, facts, sure_until) {
@@ -210,6 +216,8 @@ impl Pool {
         if verify_at.is_some() {
             interface.verify_at = verify_at;
         }
+        let cooling = cooling.into_iter().map(|(at, limbo)| (IpAddr::V4(at), limbo));
+        self.limbo.extend(cooling);
         self.changed_state();
     }
 

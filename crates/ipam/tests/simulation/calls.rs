@@ -126,7 +126,7 @@ impl World {
     ) -> (u64, Result<ec2::Response, CallError>) {
         self.check_call(n, &request);
         let action = request.action();
-        let repeats = self.repeats(n, &request);
+        let repeats = self.repeats(&request);
         let caller = ec2::Caller::node(&self.nodes[n].instance);
         let reply = self.vpc.call(self.time(), &caller, request);
         let latency = u64::try_from(reply.latency.as_millis()).unwrap();
@@ -162,14 +162,13 @@ impl World {
         (latency, outcome)
     }
 
-    /// A creation that may have been made before.
-    fn repeats(&self, n: usize, request: &ec2::Request) -> bool {
+    /// A creation that was made before.
+    fn repeats(&self, request: &ec2::Request) -> bool {
         let ec2::Request::CreateNetworkInterface(wanted) = request else {
             return false;
         };
-        let begun = self.nodes[n].life.as_ref().map(|l| &l.begun);
         let token = wanted.client_token.as_ref();
-        token.and_then(|t| begun?.get(t)).is_some_and(|b| b.1)
+        token.is_some_and(|t| self.vpc.interfaces_now().any(|i| i.description.ends_with(t)))
     }
 
     /// What a Describe call says of one interface.
@@ -296,7 +295,8 @@ impl World {
         let own = self.subnets[node.subnet].clone();
         let subnet = subnet.as_ref().map_or(own, |s| ec2::SubnetId(s.0.clone()));
         let mut wanted = ec2::CreateNetworkInterface::new(subnet);
-        wanted.description = format!("aws-K8S-{}", node.instance);
+        // The token is in it for `repeats`.
+        wanted.description = format!("aws-K8S-{} {client_token}", node.instance);
         if *prefixes > 0 {
             wanted.prefixes = ec2::Wanted::Count(*prefixes);
         } else {

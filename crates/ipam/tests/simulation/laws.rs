@@ -83,7 +83,10 @@ impl World {
             let owner = self.vpc.owner_now(v4);
             let place = owner.and_then(|eni| self.vpc.interface_now(eni)).filter(|i| {
                 i.id.as_str() == lease.eni.0
-                    && i.status == ec2::InterfaceStatus::InUse
+                    && !matches!(
+                        i.status,
+                        ec2::InterfaceStatus::Available | ec2::InterfaceStatus::Detaching
+                    )
                     && i.attachment
                         .as_ref()
                         .is_some_and(|a| a.instance == self.nodes[n].instance)
