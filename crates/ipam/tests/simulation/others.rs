@@ -239,9 +239,9 @@ impl World {
                 .values()
                 .any(|s| s.addresses.contains(&at))
         };
-        let free = on
-            .into_iter()
-            .find(|at| !held(at) && !self.live.contains_key(&IpAddr::V4(*at)));
+        let free = on.into_iter().find(|at| {
+            !held(at) && !self.live.contains_key(&IpAddr::V4(*at)) && !self.robbed.contains(&IpAddr::V4(*at))
+        });
         let (Some(at), Some(pod)) = (free, (100..=250).find(|p| !self.nodes[n].pods.contains_key(p))) else {
             return;
         };
@@ -262,7 +262,6 @@ impl World {
             interfaces: 1,
         };
         self.nodes[n].settle_pod(pod, sandbox, key, meta, at);
-        self.robbed.remove(&at);
         self.live.insert(at, (n, sandbox));
     }
 }
