@@ -153,7 +153,9 @@ impl World {
         }
         let left = |s: &SubnetId| self.vpc.left_now(&ec2::SubnetId(s.0.clone())).unwrap_or_default();
         for i in pool.interfaces() {
-            let used = i.addresses.len() + i.prefixes.len();
+            // What a pod has that EC2 gave to another interface takes room there unseen.
+            let there = self.vpc.interface_now(&ec2::EniId(i.id.0.clone()));
+            let used = there.map_or(0, |there| there.secondary.len() + there.prefixes.len());
             let barred =
                 t.subnets.excluded.contains(&i.subnet) || (t.subnets.custom.is_some() && i.is_primary);
             let room = used < usize::try_from(limits.per_eni()).unwrap();
