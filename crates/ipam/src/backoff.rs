@@ -50,7 +50,7 @@ impl Block {
     pub(crate) fn after(before: Option<&Self>, failure: &Failure, now: Mono) -> Self {
         let failures = before.map_or(0, |b| b.failures).saturating_add(1);
         let pause = match failure.class {
-            FailureClass::Retry | FailureClass::Throttled => {
+            FailureClass::Retry | FailureClass::Throttled | FailureClass::NotBegun => {
                 doubled(Duration::from_secs(1), failures, SHORT_MAX)
             }
             FailureClass::SubnetExhausted => doubled(SUBNET_FIRST, failures, SUBNET_MAX),
@@ -61,7 +61,7 @@ impl Block {
         let own = now.plus(pause);
         let until = match (failure.class, failure.retry_at) {
             // The executor knows when EC2 may be asked again; it is not always in the future.
-            (FailureClass::Retry | FailureClass::Throttled, Some(at)) => {
+            (FailureClass::Retry | FailureClass::Throttled | FailureClass::NotBegun, Some(at)) => {
                 at.max(now.plus(Duration::from_millis(1)))
             }
             (_, at) => at.map_or(own, |at| at.max(own)),
@@ -78,7 +78,10 @@ impl Block {
     /// The same with a pause that grows: for deletions and questions that keep being refused.
     pub(crate) fn growing(before: Option<&Self>, failure: &Failure, now: Mono) -> Self {
         let mut block = Self::after(before, failure, now);
-        if !matches!(failure.class, FailureClass::Retry | FailureClass::Throttled) {
+        if !matches!(
+            failure.class,
+            FailureClass::Retry | FailureClass::Throttled | FailureClass::NotBegun
+        ) {
             block.until = block.until.max(now.plus(doubled(LONG, block.failures, LONG_MAX)));
         }
         block

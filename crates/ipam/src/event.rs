@@ -102,6 +102,8 @@ pub enum FailureClass {
     /// What was decided no longer fits what the executor has learnt since (the subnet was excluded). Not tried: had no effect. It
     /// is decided anew.
     Overtaken,
+    /// The executor could not begin, for a reason of its own (the journal could not be written). Had no effect.
+    NotBegun,
     /// Not allowed, or the request is wrong: repeating it unchanged will not help.
     Refused,
     /// The thing named is gone.

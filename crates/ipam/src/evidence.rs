@@ -178,6 +178,7 @@ impl Pool {
             .sure_at
             .map(|at| at.plus(EC2_LAG))
             .filter(|at| *at > now.mono);
+        let mut cooling = Vec::new();
         interface.addresses.retain(|at, a| {
             let there = listed.contains(at);
             match a.state {
@@ -196,7 +197,12 @@ impl Pool {
                     verify_at = verify_at.max(sure_until);
                     true
                 }
-                State::Free { .. } | State::Cooling { .. } => false,
+                // Should another interface of ours have it, it goes on cooling there.
+                State::Cooling { until } => {
+                    cooling.extend(a.last.take().map(|last| (*at, Limbo { until, last: *last })));
+                    false
+                }
+                State::Free { .. } => false,
             }
         });
         if let Some(until) = described_ipv6(interface, facts, sure_until) {
@@ -210,6 +216,8 @@ impl Pool {
         if verify_at.is_some() {
             interface.verify_at = verify_at;
         }
+        let cooling = cooling.into_iter().map(|(at, limbo)| (IpAddr::V4(at), limbo));
+        self.limbo.extend(cooling);
         self.changed_state();
     }
 
@@ -352,6 +360,7 @@ impl Pool {
         {
             return false;
         }
+        let mut before = None;
         if let Some(other) = self.elsewhere(eni, at) {
             let Some(other) = self.interfaces.get_mut(&other) else {
                 return false;
@@ -362,7 +371,7 @@ impl Pool {
                 a.disputed = true; // The pod's routes lead to the other interface.
                 return false;
             }
-            other.addresses.remove(&at);
+            before = other.addresses.remove(&at);
         }
         let Some(interface) = self.interfaces.get_mut(eni) else {
             return false;
@@ -385,6 +394,9 @@ impl Pool {
         } else if let Some(limbo) = self.limbo.remove(&IpAddr::V4(at)) {
             address.state = State::Cooling { until: limbo.until };
             address.last = Some(Box::new(limbo.last));
+        } else if let Some(before) = before.filter(|a| a.cooling_until(now).is_some()) {
+            // Wherever it lies, it was a pod's a moment ago.
+            (address.state, address.last) = (before.state, before.last);
         }
         interface.addresses.insert(at, address);
         self.changed_state();
@@ -430,6 +442,19 @@ impl Pool {
         }
         interface.sure_at = Some(now);
         self.changed_state();
+    }
+
+    /// Do facts name something that is leaving by this intent?
+    pub(crate) fn lists_leaving(&self, eni: &EniId, by: IntentId, facts: &InterfaceFacts) -> bool {
+        let Some(interface) = self.interfaces.get(eni) else {
+            return false;
+        };
+        let there = listed(facts, interface);
+        let leaving = |at: &Ipv4Addr| {
+            let a = interface.addresses.get(at);
+            a.is_some_and(|a| a.state == (State::Leaving { by }))
+        };
+        there.iter().any(leaving)
     }
 
     /// What becomes of that whose release had an unknown effect, now that EC2 said what the interface has.

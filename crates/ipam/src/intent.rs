@@ -168,7 +168,12 @@ impl Intent {
 
     /// May it still go well soon?
     pub(crate) fn hopeful(&self) -> bool {
-        let passing = |class| matches!(class, FailureClass::Retry | FailureClass::Throttled);
+        let passing = |class| {
+            matches!(
+                class,
+                FailureClass::Retry | FailureClass::Throttled | FailureClass::NotBegun
+            )
+        };
         self.trouble
             .as_ref()
             .is_none_or(|t| passing(t.class) && t.failures < HOPE)

@@ -12,7 +12,7 @@ use crate::interface::State;
 use crate::kind::Kind;
 use crate::plan::count;
 use crate::pool::Pool;
-use crate::time::Now;
+use crate::time::{Mono, Now};
 
 impl Pool {
     pub(crate) fn progress(&mut self, id: ActionId, stage: Stage) {
@@ -89,9 +89,13 @@ impl Pool {
                 },
                 Outcome::Described(Some(facts)),
             ) => {
-                self.answered(now, intent_id, eni, (unsure, unsure_prefixes), &facts);
+                let unsure = (unsure, unsure_prefixes);
+                self.answered(now, intent_id, intent.since, eni, unsure, &facts);
             }
-            (What::Describe { eni, .. }, Outcome::Described(None)) => self.forget(now, &eni),
+            (what @ What::Describe { .. }, Outcome::Described(None)) => {
+                let trouble = intent.trouble;
+                self.unknown_to_ec2(now, intent_id, what, intent.since, trouble);
+            }
             (what, _) => {
                 let message = "the executor reported an outcome of another kind of action".to_owned();
                 let failure = Failure {
@@ -131,7 +135,15 @@ impl Pool {
     }
 
     /// EC2 said what an interface has. `unsure`: how many addresses and prefixes an assignment may have brought.
-    fn answered(&mut self, now: Now, id: IntentId, eni: EniId, unsure: (u32, u32), facts: &InterfaceFacts) {
+    fn answered(
+        &mut self,
+        now: Now,
+        id: IntentId,
+        since: Mono,
+        eni: EniId,
+        unsure: (u32, u32),
+        facts: &InterfaceFacts,
+    ) {
         let held = |pool: &Self| {
             let interface = pool.interfaces.get(&eni);
             interface.map_or((0, 0), |i| {
@@ -143,6 +155,25 @@ impl Pool {
         };
         let before = held(self);
         self.described(now, facts);
+        let clear_at = since.plus(EC2_LAG);
+        if now.mono < clear_at && self.lists_leaving(&eni, id, facts) {
+            // It lists what a release may have given back a moment ago. A read that lags, or a release that failed? Nobody gets
+            // it before that is clear.
+            let what = What::Describe {
+                eni,
+                unsure: unsure.0,
+                unsure_prefixes: unsure.1,
+                doubt: true,
+            };
+            let intent = Intent {
+                what,
+                since,
+                phase: Phase::Paused(clear_at),
+                trouble: None,
+            };
+            self.intents.insert(id, intent);
+            return;
+        }
         self.settle_leaving(now.mono, &eni, id, facts);
         let after = held(self);
         let missing = (
@@ -171,6 +202,30 @@ impl Pool {
         } else if let Some(interface) = self.interfaces.get_mut(&eni) {
             // Its read may lag, or the call may yet take effect: asked once more when neither can be.
             interface.verify_at = interface.verify_at.max(Some(now.mono.plus(EC2_LAG)));
+        }
+    }
+
+    /// EC2 says that it does not know an interface. It may not know it *yet*: a read that lags misses what was made, or
+    /// attached, a moment ago. Then it is asked again when no read can lag that far.
+    fn unknown_to_ec2(&mut self, now: Now, id: IntentId, what: What, since: Mono, trouble: Option<Block>) {
+        let What::Describe { eni, .. } = &what else { return };
+        let interface = self.interfaces.get(eni);
+        let known_at = interface.map(|i| i.sure_at.unwrap_or(i.since).max(i.since));
+        match known_at.map(|at| at.plus(EC2_LAG)).filter(|at| *at > now.mono) {
+            Some(at) => {
+                let phase = Phase::Paused(at);
+                let intent = Intent {
+                    what,
+                    since,
+                    phase,
+                    trouble,
+                };
+                self.intents.insert(id, intent);
+            }
+            None => {
+                let eni = eni.clone();
+                self.forget(now, &eni);
+            }
         }
     }
 
@@ -208,9 +263,17 @@ impl Pool {
             What::Assign { eni, count, kind } => self.assign_failed(now, id, eni, count, kind, failure),
             What::AssignIpv6 { eni } => self.assign_ipv6_failed(now, id, eni, failure),
             What::Release { eni, unsure, .. } => self.release_failed(now, id, eni, unsure, failure),
-            What::Delete { eni, .. } | What::Describe { eni, .. } if failure.class == FailureClass::Gone => {
+            What::Delete { eni, .. } if failure.class == FailureClass::Gone => {
                 self.intents.remove(&id);
                 self.forget(now, &eni);
+            }
+            What::Describe { .. } if failure.class == FailureClass::Gone => {
+                if let Some(Intent {
+                    what, since, trouble, ..
+                }) = self.intents.remove(&id)
+                {
+                    self.unknown_to_ec2(now, id, what, since, trouble);
+                }
             }
             What::Delete { .. } => self.pause(now, id, failure, true),
             What::Describe { .. } => {
@@ -295,11 +358,25 @@ impl Pool {
                     );
                 }
             }
+            // A read that lags misses what was just made: believed only when it is said again, later than any read can lag.
+            FailureClass::Gone if begun && !self.was_gone(id) => {
+                let retry_at = Some(now.mono.plus(EC2_LAG));
+                self.pause(
+                    now,
+                    id,
+                    &Failure {
+                        retry_at,
+                        ..failure.clone()
+                    },
+                    false,
+                );
+            }
             FailureClass::Gone => {
                 self.intents.remove(&id);
                 self.block_creation(now, failure);
             }
             FailureClass::Throttled
+            | FailureClass::NotBegun
             | FailureClass::Refused
             | FailureClass::Overtaken
             | FailureClass::SubnetExhausted => {
@@ -311,6 +388,12 @@ impl Pool {
                 self.block_creation(now, failure);
             }
         }
+    }
+
+    /// Did the attempt before end so?
+    fn was_gone(&self, id: IntentId) -> bool {
+        let trouble = self.intents.get(&id).and_then(|i| i.trouble.as_ref());
+        trouble.is_some_and(|t| t.class == FailureClass::Gone)
     }
 
     fn block_creation(&mut self, now: Now, failure: &Failure) {
@@ -337,7 +420,10 @@ impl Pool {
                 self.ask_again(now, id, eni, unsure);
                 self.backoffs.assign = Some(block);
             }
-            FailureClass::Throttled | FailureClass::Refused | FailureClass::Overtaken => {
+            FailureClass::Throttled
+            | FailureClass::NotBegun
+            | FailureClass::Refused
+            | FailureClass::Overtaken => {
                 self.backoffs.assign = Some(block);
             }
             FailureClass::SubnetExhausted => {
@@ -381,7 +467,7 @@ impl Pool {
         self.intents.remove(&id);
         let block = Block::growing(self.backoffs.release.as_ref(), failure, now.mono);
         self.backoffs.release = Some(block);
-        if failure.class == FailureClass::Throttled && !unsure {
+        if matches!(failure.class, FailureClass::Throttled | FailureClass::NotBegun) && !unsure {
             // It had no effect.
             let addresses = self
                 .interfaces

@@ -1,6 +1,7 @@
 //! Pods come and go: who asks, who gets which address, who gives it back.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::action::{Action, Answer, Refusal, RefusalCause};
@@ -294,6 +295,7 @@ impl Pool {
     pub(crate) fn release(&mut self, key: &PodKey, now: Now) -> Option<Owner> {
         let owner = self.owners.remove(key)?;
         let until = now.mono.plus(self.targets.cooldown);
+        let mut disputed = Vec::new();
         for held in &owner.held {
             self.by_address.remove(&held.address);
             let last = LastOwner {
@@ -317,7 +319,17 @@ impl Pool {
             a.state = State::Cooling { until };
             a.last = Some(Box::new(last));
             if a.disputed {
-                // Nobody gets it before EC2 says again whether it is ours.
+                disputed.push(held.address);
+            }
+        }
+        // Nobody gets it before EC2 says again whose it is: this interface's, or another one's of ours that was given it
+        // while the pod had it.
+        for interface in self.interfaces.values_mut() {
+            let may_have = |at: &IpAddr| match at {
+                IpAddr::V4(at) => interface.subnet_cidr.contains(at),
+                IpAddr::V6(at) => interface.ipv6.contains_key(at),
+            };
+            if interface.deleting.is_none() && disputed.iter().any(may_have) {
                 interface.verify_at = Some(now.mono);
             }
         }

@@ -196,6 +196,12 @@ impl Pool {
         self.owners.iter().flat_map(|(key, owner)| owner.leases(key))
     }
 
+    /// The sandbox that has an address.
+    #[must_use]
+    pub fn holder(&self, address: IpAddr) -> Option<&PodKey> {
+        self.by_address.get(&address)
+    }
+
     /// One owner came or went.
     pub(crate) fn changed_owner(&mut self, key: &PodKey) {
         self.checkpoint_generation = self.checkpoint_generation.wrapping_add(1);

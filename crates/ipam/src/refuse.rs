@@ -417,6 +417,7 @@ fn cause_of(class: FailureClass) -> RefusalCause {
     match class {
         FailureClass::Retry => RefusalCause::Ec2Unreachable,
         FailureClass::Throttled => RefusalCause::Throttled,
+        FailureClass::NotBegun => RefusalCause::CheckpointFailed,
         FailureClass::SubnetExhausted => RefusalCause::SubnetExhausted,
         FailureClass::LimitReached
         | FailureClass::DeviceTaken

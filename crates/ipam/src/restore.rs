@@ -56,6 +56,17 @@ pub enum RestoreNote {
         /// Its host veth.
         host_veth: String,
     },
+    /// The checkpoint names an owner, and the kernel shows another pod with the address: the checkpoint is the older.
+    Stale {
+        /// Whom the checkpoint names.
+        key: PodKey,
+        /// Its pod.
+        meta: PodMeta,
+        /// The address, kept for the pod that has it.
+        address: IpAddr,
+        /// That pod's host veth.
+        host_veth: String,
+    },
     /// An owner's address is on no interface that is known.
     Orphan {
         /// Which.
@@ -85,6 +96,15 @@ impl fmt::Display for RestoreNote {
                     "{address} is in use behind {host_veth} but not in the checkpoint: kept for that pod"
                 )
             }
+            Self::Stale {
+                key,
+                meta,
+                address,
+                host_veth,
+            } => write!(
+                f,
+                "{address} of pod {meta} (sandbox {key}) is in use behind {host_veth}, which is not its link: kept for the pod that has it"
+            ),
             Self::Orphan { key, address } => {
                 write!(
                     f,
@@ -200,6 +220,15 @@ impl Pool {
         } = allocation;
         if self.by_address.contains_key(&address) {
             return; // Reading a checkpoint refuses duplicates; one that was made otherwise must not break the law.
+        }
+        if let Some(host_veth) = anothers(&key, &meta, address, kernel) {
+            notes.push(RestoreNote::Stale {
+                key,
+                meta,
+                address,
+                host_veth,
+            });
+            return;
         }
         let standing = standing(&key, &meta, address, kernel, now);
         if let Standing::Unconfirmed { .. } = standing {
@@ -352,6 +381,7 @@ impl Pool {
     /// assignment achieved has to be asked.
     fn settle_intents(&mut self, now: Now, notes: &mut Vec<RestoreNote>) {
         let mut dropped: Vec<(IntentId, EniId)> = Vec::new();
+        let mut ask: Vec<EniId> = Vec::new();
         let (interfaces, owners) = (&self.interfaces, &self.owners);
         for (id, intent) in &mut self.intents {
             let lived_on = |eni: &EniId| owners.values().any(|o| o.held.iter().any(|h| h.eni == *eni));
@@ -405,7 +435,11 @@ impl Pool {
                         let a = interfaces.get(eni).and_then(|i| i.addresses.get(at));
                         a.is_some_and(|a| a.state != State::Owned)
                     };
+                    let before = addresses.len();
                     addresses.retain(leaves);
+                    if addresses.len() < before {
+                        ask.push(eni.clone()); // What a pod has may be gone.
+                    }
                     if addresses.is_empty() {
                         dropped.push((*id, eni.clone()));
                     }
@@ -434,6 +468,11 @@ impl Pool {
                     trouble: None,
                 },
             );
+        }
+        for eni in ask {
+            if let Some(interface) = self.interfaces.get_mut(&eni) {
+                interface.verify_at = Some(now.mono);
+            }
         }
         let intents = &self.intents;
         for interface in self.interfaces.values_mut() {
@@ -509,12 +548,35 @@ fn refused(journal: &Journal, identity: &Identity, checkpoint: Option<&Checkpoin
     None
 }
 
+/// Host veths a pod can have, one for each of its addresses: more than any instance has network cards.
+const VETHS: u32 = 64;
+
+/// The link behind which the kernel shows the address, if it is none of the pod's.
+fn anothers(key: &PodKey, meta: &PodMeta, address: IpAddr, kernel: &KernelEvidence) -> Option<String> {
+    let shown = kernel.pods.iter().find(|r| r.address == address)?;
+    if is_by_veth(key, meta) {
+        return (shown.host_veth != key.container_id).then(|| shown.host_veth.clone());
+    }
+    if meta.name.is_empty() || meta.namespace.is_empty() {
+        return None; // It may be anybody's.
+    }
+    let own = (0..VETHS).any(|nth| {
+        let suffix = host_veth_suffix_nth(&meta.namespace, &meta.name, nth);
+        shown.host_veth.ends_with(&suffix)
+    });
+    (!own).then(|| shown.host_veth.clone())
+}
+
+/// An entry of ours for an owner rebuilt before: link names are at most 15 characters long, container ids 64.
+fn is_by_veth(key: &PodKey, meta: &PodMeta) -> bool {
+    let by_veth = key.network == MIGRATED_NETWORK && key.if_name == UNKNOWN_INTERFACE;
+    by_veth && meta.name.is_empty() && key.container_id.len() <= 15
+}
+
 /// How sure an entry of the checkpoint is.
 fn standing(key: &PodKey, meta: &PodMeta, address: IpAddr, kernel: &KernelEvidence, now: Now) -> Standing {
     let shown = kernel.pods.iter().any(|r| r.address == address);
-    let by_veth = key.network == MIGRATED_NETWORK && key.if_name == UNKNOWN_INTERFACE;
-    // Link names are at most 15 characters long, container ids 64: an entry of ours for an owner rebuilt before.
-    if by_veth && meta.name.is_empty() && key.container_id.len() <= 15 {
+    if is_by_veth(key, meta) {
         return if shown || kernel.veths.contains(&key.container_id) {
             Standing::Rebuilt { superseded: None }
         } else {

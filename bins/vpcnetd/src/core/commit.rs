@@ -46,7 +46,7 @@ impl Core {
             for id in orders.iter().filter_map(|o| action_id(&o.action)) {
                 events.push_back(Event::ActionFailed {
                     id,
-                    class: FailureClass::Throttled,
+                    class: FailureClass::NotBegun,
                     message: "the agent's state file cannot be written, so no EC2 call is made".into(),
                     retry_at,
                 });

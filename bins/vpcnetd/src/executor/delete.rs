@@ -26,7 +26,8 @@ pub(super) async fn remove(cloud: &Cloud, eni: &EniId, attachment: Option<&str>)
     let mut attachment = attachment.map(str::to_owned);
     if attachment.is_none() {
         let Some(found) = look(cloud, eni).await? else {
-            return Ok(());
+            // Gone, or made so lately that a read which lags does not know it yet: the deletion itself tells.
+            return delete_free(cloud, eni).await;
         };
         attachment = match found.attachment {
             Some(a) if a.instance_id != cloud.machine.instance_id => {

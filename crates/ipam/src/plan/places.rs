@@ -55,9 +55,10 @@ pub(crate) fn candidates(pool: &Pool, card: CardIndex, now: Mono) -> Vec<Candida
     let kind = pool.targets.mode.kind();
     let mut all = of_kind(pool, card, kind, now);
     if kind == Kind::Prefix && all.iter().any(Candidate::is_dry) {
-        let dry: Vec<&SubnetId> = all.iter().filter(|c| c.is_dry()).map(|c| c.subnet).collect();
+        // Each place's own subnet is asked: the one that is best for addresses need not be the one best for prefixes.
+        let dry = |subnet: &SubnetId| dry_until(pool, subnet, kind).is_some_and(|(until, _)| until > now);
         let singles = of_kind(pool, card, Kind::Address, now);
-        let instead = singles.into_iter().filter(|c| dry.contains(&c.subnet));
+        let instead = singles.into_iter().filter(|c| dry(c.subnet));
         let instead: Vec<Candidate<'_>> = instead.collect();
         all.extend(instead);
     }

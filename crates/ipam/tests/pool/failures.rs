@@ -380,6 +380,17 @@ fn a_created_interface_that_vanished_is_made_anew_with_another_token() {
         "InvalidNetworkInterfaceID.NotFound",
         None,
     );
+    // A read that lags misses what was just made: it is looked for once more, when none can lag that far.
+    assert_eq!(rig.ordered(), Vec::<String>::new());
+    rig.pass(10_000);
+    let repeat = rig.take_create();
+    assert_eq!(token(&repeat), token(&create));
+    rig.fail(
+        &repeat,
+        FailureClass::Gone,
+        "InvalidNetworkInterfaceID.NotFound",
+        None,
+    );
     rig.pass(5_000);
     let again = rig.take_create();
     assert_ne!(token(&again), token(&create));
@@ -446,6 +457,14 @@ fn a_release_of_unknown_effect_is_looked_into_and_not_handed_out_meanwhile() {
     let mut facts = rig.facts(0, 0);
     facts.addresses = rig.pool.interfaces().next().unwrap().addresses;
     facts.addresses.retain(|a| *a != addresses[0]);
+    rig.done(&describe, Outcome::Described(Some(facts.clone())));
+    // A read that lags lists what is gone: asked again when none can lag that far.
+    assert!(!matches!(
+        rig.answer(second),
+        Some(vpcnet_ipam::Answer::Assigned(_))
+    ));
+    rig.pass(10_000);
+    let describe = rig.take_describe();
     rig.done(&describe, Outcome::Described(Some(facts)));
     let held = rig.pool.interfaces().next().unwrap().addresses;
     assert!(!held.contains(&addresses[0]), "gone");

@@ -22,6 +22,7 @@ mod properties;
 mod provisioning;
 mod restore;
 mod rig;
+mod scripts;
 mod steady;
 mod subnets;
 mod vectors;

@@ -461,3 +461,28 @@ fn with_nothing_left_the_pool_starts_empty_and_waits_to_be_shown_what_there_is()
     rig.listed(&["eni-0"]);
     assert_eq!((rig.ordered(), rig.sums()), (vec![], (9, 0, 1)));
 }
+
+#[test]
+fn an_entry_whose_address_another_pod_lives_with_is_older_than_the_kernel() {
+    let rig = node(1);
+    let address = address_of(&rig, 1);
+    let host_veth = veth(&meta(2));
+    let (mut rig, notes) = rig.restart(|r| {
+        r.kernel = KernelEvidence {
+            pods: vec![HostRoute {
+                address,
+                host_veth: host_veth.clone(),
+            }],
+            from_rules: vec![],
+            veths: vec![host_veth.clone()],
+        };
+    });
+    assert!(notes.iter().any(|n| n.contains("is not its link")), "{notes:?}");
+    assert_eq!(
+        rig.del(1),
+        Answer::UnknownPod,
+        "a late DEL of the one frees nothing of the other"
+    );
+    assert_eq!(rig.pool.holder(address), Some(&rebuilt_key(&host_veth)));
+    assert!(matches!(rig.del(2), Answer::Released(_)));
+}

@@ -42,6 +42,7 @@ mod status;
 mod tags;
 mod throttle;
 mod time;
+mod truth;
 mod types;
 mod vpc;
 
@@ -65,6 +66,7 @@ pub use request::{
 };
 pub use response::{InstanceView, Page, Response, SubnetView, VpcView};
 pub use rights::{Caller, Credentials};
+pub use rng::Rng;
 pub use state::{Attachment, Group, Instance, InstanceState, Interface, InterfaceStatus, Subnet};
 pub use status::{InstanceStatus, InterfaceSummary, SubnetStatus, VpcStatus};
 pub use time::timestamp;

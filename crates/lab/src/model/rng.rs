@@ -9,14 +9,17 @@ use super::config::Spread;
 /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators"): one word of state, good enough
 /// to spread delays and pick addresses, and not meant to be unpredictable.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Rng(u64);
+pub struct Rng(u64);
 
 impl Rng {
-    pub(crate) const fn new(seed: u64) -> Self {
+    /// A generator that begins at `seed`.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(crate) fn word(&mut self) -> u64 {
+    /// The next word.
+    pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -25,18 +28,18 @@ impl Rng {
     }
 
     /// A number below `bound`; 0 when `bound` is 0.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         if bound == 0 { 0 } else { self.word() % bound }
     }
 
     /// True once in `1 / probability` tries; never for 0 or less, always for 1 or more.
-    pub(crate) fn chance(&mut self, probability: f64) -> bool {
+    pub fn chance(&mut self, probability: f64) -> bool {
         // 53 bits: every value is exact in a double.
         ((self.word() >> 11) as f64) < probability * (1u64 << 53) as f64
     }
 
     /// A delay of the spread, both ends included.
-    pub(crate) fn delay(&mut self, spread: Spread) -> Duration {
+    pub fn delay(&mut self, spread: Spread) -> Duration {
         let low = spread.min.min(spread.max);
         let width = spread.max.saturating_sub(low);
         let nanos = u64::try_from(width.as_nanos()).unwrap_or(u64::MAX - 1);

@@ -167,6 +167,20 @@ impl Space {
             .find(|p| self.usable_prefix(*p).is_ok() && allowed(*p))
     }
 
+    /// Aligned blocks of sixteen that are wholly free.
+    pub(crate) fn blocks(&self) -> u32 {
+        let (first, last) = (
+            self.usable().start() / PREFIX_SIZE,
+            self.usable().end() / PREFIX_SIZE,
+        );
+        let all = (first..=last).filter_map(|block| {
+            let base = block.checked_mul(PREFIX_SIZE)?;
+            Ipv4Net::new(Ipv4Addr::from(base), PREFIX_LEN).ok()
+        });
+        let whole = all.filter(|p| self.usable_prefix(*p).is_ok());
+        u32::try_from(whole.count()).unwrap_or(u32::MAX)
+    }
+
     pub(crate) fn take_address(&mut self, address: Ipv4Addr, owner: &EniId) {
         self.owners.insert(u32::from(address), owner.clone());
     }
@@ -250,8 +264,10 @@ mod tests {
         // The first block holds kept addresses, the last the broadcast address: two are left.
         let first = s.choose_prefix(AddressChoice::Lowest, &mut rng).unwrap();
         assert_eq!(first.to_string(), "10.0.0.16/28");
+        assert_eq!(s.blocks(), 2);
         s.take_prefix(first, &eni());
         s.take_address(Ipv4Addr::new(10, 0, 0, 40), &eni());
+        assert_eq!(s.blocks(), 0);
         assert_eq!(s.choose_prefix(AddressChoice::Lowest, &mut rng), None);
         s.release_address(Ipv4Addr::new(10, 0, 0, 40));
         let second = s.choose_prefix(AddressChoice::Lowest, &mut rng).unwrap();
