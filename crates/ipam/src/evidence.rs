@@ -444,6 +444,16 @@ impl Pool {
         self.changed_state();
     }
 
+    /// Is any of it being given back?
+    pub(crate) fn is_leaving(&self, eni: &EniId, addresses: &[Ipv4Addr], prefixes: &[Ipv4Net]) -> bool {
+        let Some(interface) = self.interfaces.get(eni) else {
+            return false;
+        };
+        let of_prefixes = prefixes.iter().copied().flat_map(prefix::addresses);
+        let mut all = addresses.iter().copied().chain(of_prefixes);
+        all.any(|at| interface.addresses.get(&at).is_some_and(|a| !a.counts()))
+    }
+
     /// Do facts name something that is leaving by this intent?
     pub(crate) fn lists_leaving(&self, eni: &EniId, by: IntentId, facts: &InterfaceFacts) -> bool {
         let Some(interface) = self.interfaces.get(eni) else {

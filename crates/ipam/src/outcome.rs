@@ -50,6 +50,7 @@ impl Pool {
             (What::Assign { eni, kind, .. }, Outcome::Assigned { addresses, prefixes }) => {
                 self.backoffs.assign = None;
                 self.gave(&eni, kind);
+                let again = self.is_leaving(&eni, &addresses, &prefixes);
                 let mut new = 0_usize;
                 for at in addresses {
                     new += usize::from(self.add_address(now.mono, &eni, at));
@@ -58,6 +59,10 @@ impl Pool {
                     new += self.add_prefix(now.mono, &eni, prefix);
                 }
                 self.assigned(now, &eni, new);
+                if let Some(interface) = self.interfaces.get_mut(&eni).filter(|_| again) {
+                    // Given back and given to us again, and the answers came in the other order: EC2 knows how it ended.
+                    interface.verify_at = Some(now.mono.plus(EC2_LAG));
+                }
             }
             (What::AssignIpv6 { eni }, Outcome::AssignedIpv6 { prefixes }) => {
                 self.backoffs.assign = None;

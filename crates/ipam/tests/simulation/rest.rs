@@ -101,7 +101,10 @@ impl World {
             return Some(("every pod that fits has an address", detail));
         }
         let waits = !plan.blocked.is_empty() && plan.blocked.iter().all(|b| self.is_dry(n, b));
-        if life.pool.next_wake().is_some() && !waits && unserved.is_empty() {
+        // Where EC2 gave a pod's stolen address to another interface of the node, that has a place less than is thought, and is asked
+        // in vain once a minute.
+        let robbed = life.pool.owners().any(|o| self.robbed.contains(&o.address));
+        if life.pool.next_wake().is_some() && !waits && !robbed && unserved.is_empty() {
             let wake = life.pool.next_wake();
             return Some((
                 "a pool at rest wants nothing",
@@ -153,9 +156,10 @@ impl World {
         }
         let left = |s: &SubnetId| self.vpc.left_now(&ec2::SubnetId(s.0.clone())).unwrap_or_default();
         for i in pool.interfaces() {
-            // What a pod has that EC2 gave to another interface takes room there unseen.
+            // What was taken from a pod takes room in the pool; what EC2 gave of it to another interface takes room there.
             let there = self.vpc.interface_now(&ec2::EniId(i.id.0.clone()));
             let used = there.map_or(0, |there| there.secondary.len() + there.prefixes.len());
+            let used = used.max(i.addresses.len() + i.prefixes.len());
             let barred =
                 t.subnets.excluded.contains(&i.subnet) || (t.subnets.custom.is_some() && i.is_primary);
             let room = used < usize::try_from(limits.per_eni()).unwrap();
