@@ -250,7 +250,8 @@ impl World {
                     }
                 }
                 None if !self.unrecorded.contains(&i.id)
-                    && !(explained(i.id.as_str()) || (!still && unmade)) =>
+                    && !explained(i.id.as_str())
+                    && (still || !unmade) =>
                 {
                     let detail = format!("node {n}: {} ({:?}) is on no record", i.id, i.status);
                     return Some(("no interface is leaked", detail));
