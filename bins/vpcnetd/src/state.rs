@@ -116,7 +116,12 @@ impl StateFile {
     /// # Errors
     /// [`StateError`].
     pub fn parse(bytes: &[u8]) -> Result<Self, StateError> {
-        let file: Self = serde_json::from_slice(bytes)?;
+        let mut file: Self = serde_json::from_slice(bytes)?;
+        // Answers of the life that wrote it were read by nobody: each creation in it may have been made, and what it was made with is
+        // dropped only once EC2 told of it. A repeat with another tag would be refused for good.
+        for intent in file.facts.intents.values_mut() {
+            intent.unsure = true;
+        }
         if file.format == FORMAT {
             Ok(file)
         } else {
@@ -134,5 +139,35 @@ impl StateFile {
             facts,
             pool,
         })?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use vpcnet_ipam::{CardLimits, Identity, Limits, Pool, Targets};
+
+    #[test]
+    fn what_an_earlier_life_had_under_way_may_have_been_done() {
+        let limits = Limits {
+            cards: vec![CardLimits {
+                interfaces: 3,
+                ..CardLimits::default()
+            }],
+            ipv4_per_interface: 10,
+        };
+        let identity = Identity {
+            instance_id: "i-1".into(),
+            token_salt: "salt".into(),
+            boot_id: "boot".into(),
+        };
+        let pool = Pool::new(identity, limits, Targets::default()).unwrap();
+        let mut facts = Facts::default();
+        facts.intents.insert("token".into(), Intent::default());
+        let written = StateFile::write(&facts, &pool.journal()).unwrap();
+        let read = StateFile::parse(&written).unwrap();
+        assert!(read.facts.intents.values().all(|i| i.unsure));
     }
 }

@@ -143,7 +143,9 @@ impl World {
             (ec2::Fate::Deliver, _) if latency > TIMEOUT => (TIMEOUT, Err(lost("RequestTimeout"))),
             (ec2::Fate::Deliver, Ok(response)) => (latency, Ok(response)),
             // EC2 answers a repeat with what it made before: never that there is no room for it.
-            (ec2::Fate::Deliver, Err(error)) if repeats && error.status == 400 => {
+            (ec2::Fate::Deliver, Err(error))
+                if repeats && error.status == 400 && error.code != "IdempotentParameterMismatch" =>
+            {
                 (latency, Err(lost("InternalError")))
             }
             (ec2::Fate::Deliver, Err(error)) => {

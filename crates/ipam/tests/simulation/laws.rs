@@ -249,11 +249,12 @@ impl World {
                         return Some(("no address is lost", detail));
                     }
                 }
-                None if !self.unrecorded.contains(&i.id) => {
-                    if !(explained(i.id.as_str()) || (!still && unmade)) {
-                        let detail = format!("node {n}: {} ({:?}) is on no record", i.id, i.status);
-                        return Some(("no interface is leaked", detail));
-                    }
+                None if !self.unrecorded.contains(&i.id)
+                    && !explained(i.id.as_str())
+                    && (still || !unmade) =>
+                {
+                    let detail = format!("node {n}: {} ({:?}) is on no record", i.id, i.status);
+                    return Some(("no interface is leaked", detail));
                 }
                 _ => {}
             }

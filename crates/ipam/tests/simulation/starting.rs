@@ -173,6 +173,11 @@ impl World {
         begun: BTreeMap<String, (i64, bool)>,
         missing: bool,
     ) {
+        // Answers of the life before were read by nobody.
+        let begun = begun
+            .into_iter()
+            .map(|(token, (at, _))| (token, (at, true)))
+            .collect();
         let node = &mut self.nodes[n];
         node.lives += 1;
         let number = node.lives;

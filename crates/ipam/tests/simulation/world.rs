@@ -427,6 +427,8 @@ impl World {
             sandbox.dead = true;
             sandbox.veth = false;
         }
+        // Points in time of another boot mean nothing: what rests then begins anew, for as long as is then set.
+        self.rests.retain(|(node, _), _| *node != n);
         // Without its links the checkpoint is the only record of a sandbox.
         let listed = self.nodes[n]
             .disk
