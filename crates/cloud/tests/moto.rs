@@ -54,7 +54,8 @@ impl Moto {
         let mut shell = Command::new("sh")
             .args([
                 "-c",
-                r#""$0" -H 127.0.0.1 -p 0 <&- & child=$!; read -r _; kill "$child"; wait"#,
+                // The shell lets go of the log, so that its end is the server's end.
+                r#""$0" -H 127.0.0.1 -p 0 <&- & child=$!; exec 2>&-; read -r _; kill "$child"; wait"#,
             ])
             .arg(executable())
             .stdin(Stdio::piped())
