@@ -43,7 +43,7 @@ enum Op {
         lag_ms: u64,
     },
     Veths,
-    Targets(Targets),
+    Targets(Box<Targets>),
     /// Somebody counted what the first subnet has left.
     Counted,
 }
@@ -169,7 +169,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => crash,
         2 => (0_u64..4_000).prop_map(|lag_ms| Op::Imds { lag_ms }),
         1 => Just(Op::Veths),
-        1 => targets().prop_map(Op::Targets),
+        1 => targets().prop_map(|t| Op::Targets(Box::new(t))),
         1 => Just(Op::Counted),
     ]
 }
@@ -218,7 +218,7 @@ fn live(world: &mut World, op: Op) {
         Op::Crash(how) => world.crash(how),
         Op::Imds { lag_ms } => world.imds(lag_ms),
         Op::Veths => world.veths(),
-        Op::Targets(targets) => world.tell(vec![Event::TargetsChanged(targets)]),
+        Op::Targets(targets) => world.tell(vec![Event::TargetsChanged(*targets)]),
         Op::Counted => world.count_subnets(),
     }
 }
