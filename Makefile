@@ -20,7 +20,7 @@ build: ## the release binaries, side by side in target/vpcnet/
 	@scripts/build
 
 .PHONY: test
-test: ## every test there is, those with the lab and the built binaries too (root, 15 minutes from nothing)
+test: ## every test there is, those with the lab and the built binaries too (root, 21 minutes from nothing)
 	@scripts/test
 
 .PHONY: unit-test
