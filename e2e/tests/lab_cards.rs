@@ -23,11 +23,15 @@ const ENV: &[&str] = &[
     "ENABLE_MULTI_NIC=true",
     "WARM_IP_TARGET=2",
     "IP_COOLDOWN_PERIOD=1",
+    // One creation in sixteen is followed by such a look, a while later.
+    "DISABLE_LEAKED_ENI_CLEANUP=true",
 ];
 const OFF: &[&str] = &[
     "ENABLE_MULTI_NIC=false",
     "WARM_IP_TARGET=2",
     "IP_COOLDOWN_PERIOD=1",
+    // One creation in sixteen is followed by such a look, a while later.
+    "DISABLE_LEAKED_ENI_CLEANUP=true",
 ];
 
 /// What the plugin answered for each pod of a node: its addresses, in order of its interfaces.
@@ -147,9 +151,11 @@ fn sixty_pods_on_two_cards_reach_everything_and_keep_their_addresses() {
     let before = nodes.map(|node| addresses(&lab, node.name));
     wait_for("the pools are at their targets", Duration::from_secs(180), || {
         let free = |card| pool(nodes[0], card).map(|(total, assigned)| total - assigned);
-        (free("0")? == 2 && free("1")? == 1).then_some(())
+        let status = nodes[0].introspect("/v1/vpcnet/status").ok()?;
+        let at_rest = status["pool"]["intents"].as_array()?.is_empty();
+        (at_rest && free("0")? == 2 && free("1")? == 1).then_some(())
     });
-    let calls = nodes[0].ec2_calls().len();
+    let calls = nodes[0].ec2_calls();
     nodes[0].restart_after_kill(ENV, SERVES_AGAIN);
     nodes[0].wait_until_ready(SOON);
     files_are_right(&lab, nodes[0]);
@@ -157,7 +163,7 @@ fn sixty_pods_on_two_cards_reach_everything_and_keep_their_addresses() {
     nodes[0].start_agent(ENV);
     nodes[0].wait_until_ready(SOON);
     files_are_right(&lab, nodes[0]);
-    assert_eq!(nodes[0].ec2_calls().len(), calls, "nothing to ask after a start");
+    assert_eq!(nodes[0].ec2_calls(), calls, "nothing to ask after a start");
 
     // The second card's file is lost: what the kernel shows behind the pods' links joins what the first one's says.
     let file = nodes[0].checkpoint_file().with_file_name("ipam-nic-1.json");
