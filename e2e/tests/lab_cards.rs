@@ -23,15 +23,11 @@ const ENV: &[&str] = &[
     "ENABLE_MULTI_NIC=true",
     "WARM_IP_TARGET=2",
     "IP_COOLDOWN_PERIOD=1",
-    // One creation in sixteen is followed by such a look, a while later.
-    "DISABLE_LEAKED_ENI_CLEANUP=true",
 ];
 const OFF: &[&str] = &[
     "ENABLE_MULTI_NIC=false",
     "WARM_IP_TARGET=2",
     "IP_COOLDOWN_PERIOD=1",
-    // One creation in sixteen is followed by such a look, a while later.
-    "DISABLE_LEAKED_ENI_CLEANUP=true",
 ];
 
 /// What the plugin answered for each pod of a node: its addresses, in order of its interfaces.
