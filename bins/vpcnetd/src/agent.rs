@@ -105,6 +105,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         config: Arc::clone(&config),
         aims,
         newcomers: Arc::default(),
+        causes: Arc::default(),
     };
     // Endpoints and credential settings are checked now: later there is nobody to hear of it.
     around.ec2("us-east-1")?;
@@ -314,7 +315,7 @@ impl Life {
             publisher: around.publisher.clone(),
             newcomers: Arc::clone(&around.newcomers),
             leftovers: Arc::clone(&around.leftovers),
-            egress: Egress::default(),
+            egress: Egress::new(around.snat.takeover()),
         };
         tokio::spawn(keeper.run());
         tokio::spawn(Arc::clone(&around.leftovers).run(leftovers::Around {
@@ -330,9 +331,9 @@ impl Life {
             publisher: around.publisher.clone(),
             snat: Arc::clone(&around.snat),
             mac: facts.machine.mac.clone(),
-            follow_groups: around.config.pool.provisioning
-                && around.config.interfaces.custom_networking.is_none(),
+            follow_groups: around.follows_groups(),
             at_once: warm,
+            causes: Arc::clone(&around.causes),
         };
         tokio::spawn(refresh.run());
     }

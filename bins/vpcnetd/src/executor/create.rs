@@ -39,8 +39,13 @@ struct Made {
 }
 
 /// Brings the interface up, taking over where an earlier attempt, of this life or one before, left off (`done`). After a
-/// failure what was made stays: the pool has its record of it, and comes back with it or has it deleted.
-pub(super) async fn create(cloud: &Cloud, wish: Wish, done: &[Stage]) -> Result<InterfaceFacts, Failure> {
+/// failure what was made stays: the pool has its record of it, and comes back with it or has it deleted. Also returns the
+/// security groups it was made with.
+pub(super) async fn create(
+    cloud: &Cloud,
+    wish: Wish,
+    done: &[Stage],
+) -> Result<(InterfaceFacts, Vec<String>), Failure> {
     let made = match created(done) {
         Some(eni) => take_over(cloud, eni, done).await?,
         None => Made {
@@ -48,7 +53,14 @@ pub(super) async fn create(cloud: &Cloud, wish: Wish, done: &[Stage]) -> Result<
             attachment: None,
         },
     };
-    finish(cloud, &wish, made).await
+    let groups = made
+        .eni
+        .groups
+        .iter()
+        .map(|group| group.group_id.clone())
+        .collect();
+    let facts = finish(cloud, &wish, made).await?;
+    Ok((facts, groups))
 }
 
 fn created(done: &[Stage]) -> Option<&EniId> {

@@ -82,6 +82,11 @@ async fn attempt(
         vpc_cidrs: instance.vpc_ipv4_cidrs,
         applied_groups: applied(found, &instance.security_groups, &interfaces),
         vpc_ipv6_cidrs,
+        behind: found
+            .state
+            .as_ref()
+            .map(|s| s.facts.behind.clone())
+            .unwrap_or_default(),
         groups: instance.security_groups,
         limits,
         zone,
