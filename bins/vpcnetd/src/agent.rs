@@ -275,6 +275,10 @@ impl Life {
         tokio::spawn(Arc::clone(&around.newcomers).run(Arc::clone(&cloud)));
         tokio::spawn(look_when_starved(Arc::clone(&cloud), around.core.starved()));
         tokio::spawn(executor::run(cloud, orders));
+        for (eni, attachment) in facts.outliving.clone() {
+            let core = around.core.clone();
+            tokio::spawn(executor::go_with_instance(ec2.clone(), core, eni, attachment));
+        }
         if let Some(path) = around.config.pool.node_file.clone() {
             let (aims, core, publisher) = (
                 Arc::clone(&around.aims),

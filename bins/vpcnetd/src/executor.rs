@@ -25,6 +25,7 @@ use crate::startup::{Surroundings, relist};
 use crate::state::Machine;
 use crate::zone::ZoneWatch;
 
+pub(crate) use create::go_with_instance;
 pub use facts::{INSTANCE_TAG, Ownership, facts_of, kind_of, manages};
 pub use failure::Failure;
 pub(crate) use leaked::CLUSTER_TAG;

@@ -55,6 +55,9 @@ pub struct Facts {
     /// Interfaces that were made with other groups than the primary one had when they were ready, until EC2 has taken the change.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub behind: BTreeSet<EniId>,
+    /// Interfaces of which EC2 has not confirmed yet that they go with the instance, with their attachment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outliving: BTreeMap<EniId, String>,
     /// What the type allows.
     pub limits: Limits,
     /// The subnets of the node's zone, once described.
