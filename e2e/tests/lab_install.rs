@@ -60,10 +60,7 @@ impl Host {
     fn command(&self, program: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new("bash");
         command
-            .args([
-                "-c",
-                r#"eval "$("$0" env node-1)"; exec $VPCNET_LAB_ENTER "$@""#,
-            ])
+            .args(["-c", r#"eval "$("$0" env node-1)"; exec $VPCNET_LAB_ENTER "$@""#])
             .arg(binary("vpcnet-lab"))
             .arg(program)
             .args(arguments)
@@ -157,7 +154,10 @@ fn kill(pid: u32, signal: &str) {
     let killed = Command::new("kill")
         .args([&format!("-{signal}"), &pid.to_string()])
         .status();
-    assert!(killed.is_ok_and(|status| status.success()), "kill -{signal} {pid}");
+    assert!(
+        killed.is_ok_and(|status| status.success()),
+        "kill -{signal} {pid}"
+    );
 }
 
 const SOCKET: &str = "-addr=unix:///var/run/aws-node/ipamd.sock";
@@ -171,25 +171,45 @@ fn a_node_is_announced_when_pods_can_be_served_and_the_agents_end_is_the_install
     let mut install = host.install(&[("ENABLE_BANDWIDTH_PLUGIN", "true")]);
     let list = wait_for_or(|| install.log(), SOON, || host.conflist());
     // It served before the file was there.
-    assert_eq!(host.health(&[SOCKET, "-connect-timeout=5s", "-rpc-timeout=5s"]).0, Some(0));
+    assert_eq!(
+        host.health(&[SOCKET, "-connect-timeout=5s", "-rpc-timeout=5s"]).0,
+        Some(0)
+    );
     node.cni_status().expect("STATUS");
-    let types: Vec<_> = list["plugins"].as_array().unwrap().iter().map(|p| p["type"].clone()).collect();
+    let types: Vec<_> = list["plugins"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["type"].clone())
+        .collect();
     assert_eq!(types, ["aws-cni", "egress-cni", "portmap", "bandwidth"]);
     assert_eq!(list["plugins"][2]["snat"], true);
     assert_eq!(list["cniVersion"], "0.4.0");
     // What the distribution's plugins speak, asked by other means.
     let speaks = |version: &str| {
-        ["portmap", "bandwidth"].iter().all(|plugin| said_by(plugin).contains(version))
+        ["portmap", "bandwidth"]
+            .iter()
+            .all(|plugin| said_by(plugin).contains(version))
     };
-    let wanted: Vec<_> = ["0.4.0", "1.0.0", "1.1.0"].into_iter().filter(|v| speaks(v)).collect();
+    let wanted: Vec<_> = ["0.4.0", "1.0.0", "1.1.0"]
+        .into_iter()
+        .filter(|v| speaks(v))
+        .collect();
     assert!(wanted.len() > 1, "{wanted:?}");
     assert_eq!(list["cniVersions"], json!(wanted));
 
     for name in ["aws-cni", "egress-cni", "portmap", "bandwidth"] {
         let there = host.path("bin").join(name);
-        assert_eq!(fs::metadata(&there).unwrap().permissions().mode() & 0o7777, 0o755, "{name}");
+        assert_eq!(
+            fs::metadata(&there).unwrap().permissions().mode() & 0o7777,
+            0o755,
+            "{name}"
+        );
     }
-    assert_eq!(fs::read(host.path("bin/aws-cni")).unwrap(), fs::read(binary("aws-cni")).unwrap());
+    assert_eq!(
+        fs::read(host.path("bin/aws-cni")).unwrap(),
+        fs::read(binary("aws-cni")).unwrap()
+    );
     assert!(!host.path("bin/tuning").exists(), "not in the chain");
 
     let address = node.must_add("web");
@@ -200,7 +220,10 @@ fn a_node_is_announced_when_pods_can_be_served_and_the_agents_end_is_the_install
     install.signal("TERM");
     let status = install.ended();
     assert!(status.success(), "{status}: {}", install.log());
-    assert!(!Path::new(&format!("/proc/{agent}")).exists(), "the agent ended first");
+    assert!(
+        !Path::new(&format!("/proc/{agent}")).exists(),
+        "the agent ended first"
+    );
     assert!(host.conflist().is_some(), "pods go on");
 }
 
@@ -212,7 +235,12 @@ fn said_by(plugin: &str) -> String {
         .stdout(Stdio::piped())
         .spawn()
         .expect("it starts");
-    child.stdin.take().unwrap().write_all(b"{\"cniVersion\":\"0.4.0\"}").unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"{\"cniVersion\":\"0.4.0\"}")
+        .unwrap();
     String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
 }
 
@@ -237,7 +265,11 @@ fn an_agent_that_dies_before_it_serves_ends_the_installer_and_announces_nothing(
     kill(agent, "KILL");
     let status = install.ended();
     assert_eq!(status.code(), Some(137), "{}", install.log());
-    assert!(install.log().contains("ended before it served pods"), "{}", install.log());
+    assert!(
+        install.log().contains("ended before it served pods"),
+        "{}",
+        install.log()
+    );
     assert_eq!(host.conflist(), None);
 }
 
@@ -245,8 +277,16 @@ fn an_agent_that_dies_before_it_serves_ends_the_installer_and_announces_nothing(
 fn what_the_agent_would_not_start_with_and_a_chain_without_its_plugin_change_nothing() {
     let host = Host::new(&[]);
     for (environment, core, says) in [
-        (("AWS_VPC_K8S_CNI_VETHPREFIX", "ethernet"), CORE, "AWS_VPC_K8S_CNI_VETHPREFIX"),
-        (("VPCNET_MAX_PODS", "10"), "/var/empty", "needs the plugin portmap"),
+        (
+            ("AWS_VPC_K8S_CNI_VETHPREFIX", "ethernet"),
+            CORE,
+            "AWS_VPC_K8S_CNI_VETHPREFIX",
+        ),
+        (
+            ("VPCNET_MAX_PODS", "10"),
+            "/var/empty",
+            "needs the plugin portmap",
+        ),
     ] {
         let output = host
             .command(&binary("vpcnet"), &["install", "--core", core])
@@ -265,12 +305,27 @@ fn init_prepares_a_fresh_node_and_says_when_the_primary_interface_is_not_there()
     let host = Host::new(&[]);
     let sysctl = |key: &str| {
         let path = format!("/proc/sys/{key}");
-        host.lab.run(&["exec", "node-1", "--", "cat", &path]).trim().to_owned()
+        host.lab
+            .run(&["exec", "node-1", "--", "cat", &path])
+            .trim()
+            .to_owned()
     };
-    assert_eq!((sysctl("net/ipv4/ip_forward").as_str(), sysctl("net/ipv4/conf/eth0/rp_filter").as_str()), ("0", "1"));
+    assert_eq!(
+        (
+            sysctl("net/ipv4/ip_forward").as_str(),
+            sysctl("net/ipv4/conf/eth0/rp_filter").as_str()
+        ),
+        ("0", "1")
+    );
     let init = |arguments: &[&str]| {
-        let output = host.run(&binary("vpcnet"), &[&["init", "--core", CORE], arguments].concat());
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        let output = host.run(
+            &binary("vpcnet"),
+            &[&["init", "--core", CORE], arguments].concat(),
+        );
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
     };
     let (code, said) = init(&["--primary", "eth7"]);
     assert_eq!(code, Some(1));
@@ -279,14 +334,33 @@ fn init_prepares_a_fresh_node_and_says_when_the_primary_interface_is_not_there()
 
     let (code, said) = init(&[]);
     assert_eq!(code, Some(0), "{said}");
-    assert_eq!((sysctl("net/ipv4/ip_forward").as_str(), sysctl("net/ipv4/conf/eth0/rp_filter").as_str()), ("1", "2"));
-    for name in ["portmap", "bandwidth", "tuning", "host-local", "loopback", "vpcnet"] {
+    assert_eq!(
+        (
+            sysctl("net/ipv4/ip_forward").as_str(),
+            sysctl("net/ipv4/conf/eth0/rp_filter").as_str()
+        ),
+        ("1", "2")
+    );
+    for name in [
+        "portmap",
+        "bandwidth",
+        "tuning",
+        "host-local",
+        "loopback",
+        "vpcnet",
+    ] {
         assert!(host.path("bin").join(name).is_file(), "{name}");
     }
-    assert_eq!(fs::read_link(host.path("bin/aws-cni-support.sh")).unwrap(), Path::new("vpcnet"));
+    assert_eq!(
+        fs::read_link(host.path("bin/aws-cni-support.sh")).unwrap(),
+        Path::new("vpcnet")
+    );
     // Again, with IMDS away: a node comes up without it.
     host.lab.run(&["fault", "add", "imds:*", "--hang"]);
     let (code, said) = init(&[]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("taking eth0, which the default route leaves by"), "{said}");
+    assert!(
+        said.contains("taking eth0, which the default route leaves by"),
+        "{said}"
+    );
 }

@@ -74,12 +74,7 @@ pub(crate) fn pack(directory: &Path, epoch: u64) -> Result<Layer, LayerError> {
     })
 }
 
-fn add(
-    tar: &mut tar::Builder<Vec<u8>>,
-    root: &Path,
-    within: &Path,
-    epoch: u64,
-) -> Result<(), LayerError> {
+fn add(tar: &mut tar::Builder<Vec<u8>>, root: &Path, within: &Path, epoch: u64) -> Result<(), LayerError> {
     let here = root.join(within);
     let at = |path: &Path| {
         let path = path.to_path_buf();

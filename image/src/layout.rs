@@ -168,7 +168,9 @@ impl Layout {
 
     /// Names with tag, and the digests they stand for.
     pub(crate) fn images(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.images.iter().map(|(name, digest)| (name.as_str(), digest.as_str()))
+        self.images
+            .iter()
+            .map(|(name, digest)| (name.as_str(), digest.as_str()))
     }
 
     /// The digest of the first name's manifest for an architecture.
@@ -216,7 +218,11 @@ pub(crate) fn rfc3339(epoch: u64) -> String {
     let of_year = day - (365 * year + year / 4 - year / 100);
     let month = (5 * of_year + 2) / 153;
     let date = of_year - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let (month, carry) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
     let year = era * 400 + year + carry;
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}Z")
@@ -249,7 +255,10 @@ mod tests {
 
     fn read<'a>(layout: &'a Layout, descriptor: &Value) -> (Value, &'a [u8]) {
         let digest = descriptor["digest"].as_str().unwrap();
-        let bytes = layout.blobs.get(digest).unwrap_or_else(|| panic!("no blob {digest}"));
+        let bytes = layout
+            .blobs
+            .get(digest)
+            .unwrap_or_else(|| panic!("no blob {digest}"));
         assert_eq!(descriptor["size"], bytes.len());
         (serde_json::from_slice(bytes).unwrap_or_default(), bytes)
     }
@@ -298,8 +307,17 @@ mod tests {
     #[test]
     fn dockers_form_is_of_the_first_architecture() {
         let layout = make(&image(), &[platform("amd64", b"one"), platform("arm64", b"two")]);
-        let names: Vec<_> = layout.docker.as_array().unwrap().iter().map(|i| &i["RepoTags"][0]).collect();
-        assert_eq!(names, ["example.org/vpcnet:1.2.3", "example.org/vpcnet-init:1.2.3"]);
+        let names: Vec<_> = layout
+            .docker
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|i| &i["RepoTags"][0])
+            .collect();
+        assert_eq!(
+            names,
+            ["example.org/vpcnet:1.2.3", "example.org/vpcnet-init:1.2.3"]
+        );
         let path = blob_path(&json!({ "digest": digest(b"one") }));
         assert_eq!(layout.docker[0]["Layers"], json!([path]));
     }

@@ -60,10 +60,7 @@ struct Cli {
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("{}: {source}", .path.display())]
-    File {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    File { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Layer(#[from] layer::LayerError),
     #[error(transparent)]

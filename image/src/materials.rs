@@ -175,9 +175,12 @@ pub(crate) fn provenance(image: &Image, builder: &str, layout: &Layout, material
         "uri": format!("git+{}@{}", image.source, image.commit),
         "digest": { "gitCommit": image.commit },
     })];
-    dependencies.extend(materials.iter().filter(|m| !m.sha256.is_empty()).map(
-        |material| json!({ "uri": material.purl(), "digest": { "sha256": material.sha256 } }),
-    ));
+    dependencies.extend(
+        materials
+            .iter()
+            .filter(|m| !m.sha256.is_empty())
+            .map(|material| json!({ "uri": material.purl(), "digest": { "sha256": material.sha256 } })),
+    );
     json!({
         "_type": "https://in-toto.io/Statement/v1",
         "subject": subjects,
@@ -201,7 +204,11 @@ mod tests {
     fn lines_are_materials_and_others_are_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("materials");
-        std::fs::write(&path, "deb\tlibc6:amd64\t2.36-9+deb12u14\t\tff\ncargo\ttokio\t1.2.3\tMIT\t\n").unwrap();
+        std::fs::write(
+            &path,
+            "deb\tlibc6:amd64\t2.36-9+deb12u14\t\tff\ncargo\ttokio\t1.2.3\tMIT\t\n",
+        )
+        .unwrap();
         let found = read(&path).unwrap();
         let purls: Vec<_> = found.iter().map(Material::purl).collect();
         assert_eq!(
@@ -211,7 +218,13 @@ mod tests {
                 "pkg:deb/debian/libc6@2.36-9%2Bdeb12u14?arch=amd64"
             ]
         );
-        for wrong in ["", "npm\ta\t1\t\t", "deb\ta\t1\t", "deb\t\t1\t\t", "deb\ta\t1\t\t\t"] {
+        for wrong in [
+            "",
+            "npm\ta\t1\t\t",
+            "deb\ta\t1\t",
+            "deb\t\t1\t\t",
+            "deb\ta\t1\t\t\t",
+        ] {
             std::fs::write(&path, format!("{wrong}\n")).unwrap();
             let error = read(&path).unwrap_err();
             assert!(error.to_string().contains("line 1"), "{wrong}: {error}");

@@ -69,7 +69,10 @@ async fn check(flags: &Flags) -> (Code, String) {
         Err(error) => {
             return (
                 Code::NoConnection,
-                format!("error: failed to connect service at {:?}: {error}", flags.address_text),
+                format!(
+                    "error: failed to connect service at {:?}: {error}",
+                    flags.address_text
+                ),
             );
         }
     };
@@ -90,7 +93,8 @@ async fn check(flags: &Flags) -> (Code, String) {
         Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => {
             return (
                 Code::CallFailed,
-                "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)".into(),
+                "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)"
+                    .into(),
             );
         }
         Ok(Err(status)) => {

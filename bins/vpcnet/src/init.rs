@@ -64,7 +64,11 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, InitError> {
     }
     place::copy(&from.join(OWN), &to.join(OWN), EXECUTABLE)?;
     place::link(OWN, &to.join(SUPPORT))?;
-    tell.say(format_args!("{} and {OWN} are in {}", CORE.join(", "), to.display()));
+    tell.say(format_args!(
+        "{} and {OWN} are in {}",
+        CORE.join(", "),
+        to.display()
+    ));
 
     let primary = primary::find(&config, options.primary.as_deref()).await?;
     if let Some(why) = primary.without_imds {

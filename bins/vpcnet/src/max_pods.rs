@@ -57,10 +57,14 @@ pub(crate) struct Options {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MaxPodsError {
     /// The table does not have the type.
-    #[error("no instance type {0:?} is known to this version; EC2 spells types in lower case, such as m5.large")]
+    #[error(
+        "no instance type {0:?} is known to this version; EC2 spells types in lower case, such as m5.large"
+    )]
     Unknown(String),
     /// Not by the name.
-    #[error("how many processors {0} has is not known from its name: say it with --vcpus, or ask for --show-max-allowed")]
+    #[error(
+        "how many processors {0} has is not known from its name: say it with --vcpus, or ask for --show-max-allowed"
+    )]
     Processors(String),
     /// IMDS.
     #[error("the instance type is not known: {0}")]
@@ -220,11 +224,20 @@ mod tests {
     fn the_list_has_every_type_once_with_the_published_number() {
         let text = table();
         let lines: Vec<&str> = text.lines().filter(|l| !l.starts_with('#')).collect();
-        for line in ["t3.small 11", "m5.large 29", "c5.4xlarge 234", "m5.24xlarge 737", "p5.48xlarge 100"] {
+        for line in [
+            "t3.small 11",
+            "m5.large 29",
+            "c5.4xlarge 234",
+            "m5.24xlarge 737",
+            "p5.48xlarge 100",
+        ] {
             assert!(lines.contains(&line), "{line}");
         }
         assert!(lines.len() > 1000);
-        assert!(lines.windows(2).all(|pair| pair[0] < pair[1]), "sorted, none twice");
+        assert!(
+            lines.windows(2).all(|pair| pair[0] < pair[1]),
+            "sorted, none twice"
+        );
     }
 
     #[test]
@@ -246,7 +259,11 @@ mod tests {
             assert_eq!(processors(name), None, "{name}");
         }
         for limits in vpcnet_limits::all() {
-            assert!(processors(&limits.instance_type).is_some(), "{}", limits.instance_type);
+            assert!(
+                processors(&limits.instance_type).is_some(),
+                "{}",
+                limits.instance_type
+            );
         }
     }
 

@@ -38,9 +38,9 @@ pub(crate) async fn other_family(config: &Config, tell: &Teller) -> Result<Optio
         None => None,
     };
     match (address, config.family) {
-        (None, Family::V6) => {
-            Err("the node's address for egress: IMDS knows of no IPv4 address, which every instance has".into())
-        }
+        (None, Family::V6) => Err(
+            "the node's address for egress: IMDS knows of no IPv4 address, which every instance has".into(),
+        ),
         (None, Family::V4) => {
             tell.say("ENABLE_V6_EGRESS has no effect: the primary interface has no IPv6 address");
             Ok(None)

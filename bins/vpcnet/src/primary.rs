@@ -41,7 +41,9 @@ pub(crate) enum PrimaryError {
         links: String,
     },
     /// IMDS is away, and nothing else shows it.
-    #[error("IMDS does not say which interface is the primary one ({imds}), and there is no default route (links: {links}); is 169.254.169.254 reached from here? --primary names the link otherwise")]
+    #[error(
+        "IMDS does not say which interface is the primary one ({imds}), and there is no default route (links: {links}); is 169.254.169.254 reached from here? --primary names the link otherwise"
+    )]
     Unknown {
         /// Why IMDS does not.
         imds: String,
@@ -176,7 +178,9 @@ mod tests {
                 "{error}"
             );
         }
-        let error = with_mac(&links[..1], "02:00:00:00:00:07").unwrap_err().to_string();
+        let error = with_mac(&links[..1], "02:00:00:00:00:07")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("none but loopback"), "{error}");
     }
 }

@@ -261,9 +261,7 @@ impl<S: AsyncWrite + Unpin> hyper::rt::Write for Io<S> {
 
     fn poll_shutdown(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.send(cx) {
-            Poll::Ready(Ok(())) => {
-                AsyncWrite::poll_shutdown(std::pin::Pin::new(&mut self.stream), cx)
-            }
+            Poll::Ready(Ok(())) => AsyncWrite::poll_shutdown(std::pin::Pin::new(&mut self.stream), cx),
             other => other,
         }
     }

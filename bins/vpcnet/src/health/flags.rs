@@ -166,7 +166,11 @@ fn parse_address(text: &str) -> Result<Address, FlagError> {
         .rsplit_once(':')
         .ok_or_else(|| wrong("addr", text, "host:port or unix:PATH"))?;
     if port.parse::<u16>().is_err() {
-        return Err(wrong("addr", text, "a port from 0 to 65535 belongs after the last colon"));
+        return Err(wrong(
+            "addr",
+            text,
+            "a port from 0 to 65535 belongs after the last colon",
+        ));
     }
     // As with Go's dialer: no host is this one.
     let host = if host.is_empty() { "localhost" } else { host };
@@ -227,7 +231,10 @@ mod tests {
     #[test]
     fn the_originals_probe_is_read() {
         let flags = flags("-addr=unix:///var/run/aws-node/ipamd.sock -connect-timeout=5s -rpc-timeout=5s");
-        assert_eq!(flags.address, Address::Unix("/var/run/aws-node/ipamd.sock".into()));
+        assert_eq!(
+            flags.address,
+            Address::Unix("/var/run/aws-node/ipamd.sock".into())
+        );
         assert_eq!(flags.connect_timeout, Duration::from_secs(5));
         assert_eq!(flags.rpc_timeout, Duration::from_secs(5));
         assert_eq!((flags.service.as_str(), flags.verbose), ("", false));
@@ -251,7 +258,10 @@ mod tests {
         assert_eq!(flags("-addr=:80").address, Address::Tcp("localhost:80".into()));
         for wrong in ["localhost", "localhost:http", "unix:", "unix://", "a:65536"] {
             let error = parsed(&format!("-addr={wrong}")).unwrap_err();
-            assert!(matches!(error, FlagError::Value { flag: "addr", .. }), "{wrong}: {error}");
+            assert!(
+                matches!(error, FlagError::Value { flag: "addr", .. }),
+                "{wrong}: {error}"
+            );
         }
     }
 

@@ -92,11 +92,20 @@ fn settings_are_where_the_plugins_read_them() {
 fn in_an_ipv6_cluster_pods_reach_ipv4_from_the_nodes_ipv4_address() {
     let list = rendered(BUILT_IN, &V6, Some("10.0.0.7"));
     let egress = &list["plugins"][1];
-    assert_eq!((&egress["enabled"], &egress["nodeIP"]), (&json!("true"), &json!("10.0.0.7")));
-    assert_eq!(egress["ipam"]["ranges"], json!([[{ "subnet": "169.254.172.0/22" }]]));
+    assert_eq!(
+        (&egress["enabled"], &egress["nodeIP"]),
+        (&json!("true"), &json!("10.0.0.7"))
+    );
+    assert_eq!(
+        egress["ipam"]["ranges"],
+        json!([[{ "subnet": "169.254.172.0/22" }]])
+    );
     assert_eq!(egress["ipam"]["routes"], json!([{ "dst": "0.0.0.0/0" }]));
     assert_eq!(egress["ipam"]["dataDir"], "/run/cni/v6pd/egress-v4-ipam");
-    assert_eq!(egress["pluginLogFile"], "/var/log/aws-routed-eni/egress-v4-plugin.log");
+    assert_eq!(
+        egress["pluginLogFile"],
+        "/var/log/aws-routed-eni/egress-v4-plugin.log"
+    );
 }
 
 #[test]
@@ -180,7 +189,10 @@ fn a_template_that_is_none_is_refused_with_the_place() {
         (r#"{"cniVersion":"0.4.0"}"#, "name: a text"),
         (r#"{"name":"a"}"#, "cniVersion: a text"),
         (r#"{"name":"a","cniVersion":"0.4.0"}"#, "plugins: a list"),
-        (r#"{"name":"a","cniVersion":"0.4.0","plugins":[]}"#, "plugins: a list"),
+        (
+            r#"{"name":"a","cniVersion":"0.4.0","plugins":[]}"#,
+            "plugins: a list",
+        ),
         (
             r#"{"name":"a","cniVersion":"0.4.0","plugins":[{"type":"x"},{}]}"#,
             "plugins[1].type",
@@ -224,7 +236,10 @@ fn the_versions_are_those_that_all_plugins_speak() {
 
 #[test]
 fn a_list_of_versions_that_the_template_has_stays() {
-    let text = BUILT_IN.replace(r#""name": "aws-cni","#, r#""name": "aws-cni", "cniVersions": ["0.4.0"],"#);
+    let text = BUILT_IN.replace(
+        r#""name": "aws-cni","#,
+        r#""name": "aws-cni", "cniVersions": ["0.4.0"],"#,
+    );
     let mut conflist = Conflist::render(&text, &Config::default(), None).unwrap();
     conflist.speak(&spoken(&[&["0.4.0", "1.0.0"]]));
     assert_eq!(conflist.0["cniVersions"], json!(["0.4.0"]));
@@ -234,7 +249,10 @@ fn a_list_of_versions_that_the_template_has_stays() {
 fn status_is_asked_as_a_runtime_would_with_the_log_where_it_can_be_written() {
     let conflist = Conflist::render(BUILT_IN, &Config::default(), None).unwrap();
     let question = conflist.question().unwrap();
-    assert_eq!((&question["cniVersion"], &question["name"]), (&json!("1.1.0"), &json!("aws-cni")));
+    assert_eq!(
+        (&question["cniVersion"], &question["name"]),
+        (&json!("1.1.0"), &json!("aws-cni"))
+    );
     assert_eq!(question["pluginLogFile"], "stderr");
     assert_eq!(question["vethPrefix"], "eni");
     let other = r#"{"name":"a","cniVersion":"0.4.0","plugins":[{"type":"multus"}]}"#;

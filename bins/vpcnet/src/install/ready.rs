@@ -18,12 +18,17 @@ use crate::program;
 const DIAL: Duration = Duration::from_secs(2);
 /// The agent makes its socket within milliseconds of its start.
 const REDIAL: Duration = Duration::from_millis(50);
-/// STATUS cannot be listened to. Asked again only while it says no.
+/// Causes and STATUS cannot be listened to. Asked again only while it does not serve.
 const AGAIN: Duration = Duration::from_secs(1);
 const STATUS: Duration = Duration::from_secs(10);
 
 /// Returns when pods can be served; tells what it waits for.
-pub(crate) async fn pods_can_be_served(socket: &Path, plugin: &Path, question: Option<&Value>, tell: &mut Teller) {
+pub(crate) async fn pods_can_be_served(
+    socket: &Path,
+    plugin: &Path,
+    question: Option<&Value>,
+    tell: &mut Teller,
+) {
     loop {
         match listen(socket, tell).await {
             Ok(()) => {}
@@ -50,23 +55,26 @@ async fn listen(socket: &Path, tell: &mut Teller) -> Result<(), String> {
     let request = HealthCheckRequest::default();
     let watch = HealthClient::new(connection.clone()).watch(request).await;
     let mut words = watch.map_err(|status| status.to_string())?.into_inner();
+    let mut last = ServingStatus::Unknown;
     loop {
-        match words.message().await {
-            Ok(Some(word)) if word.status() == ServingStatus::Serving => return Ok(()),
-            Ok(Some(word)) => {
-                // The agent's own words, if it has any.
-                let reply = connection.unary(&method::STATUS, StatusRequest {}).await;
-                let why = reply.map(|r| r.message).unwrap_or_default();
-                let why = if why.is_empty() {
-                    format!("its health service says {}", word.status().as_str_name())
-                } else {
-                    why
-                };
-                tell.waiting(format!("the agent: {why}"));
-            }
-            Ok(None) => return Err("it ended the connection".into()),
-            Err(status) => return Err(status.to_string()),
+        match tokio::time::timeout(AGAIN, words.message()).await {
+            Ok(Ok(Some(word))) => last = word.status(),
+            Ok(Ok(None)) => return Err("it ended the connection".into()),
+            Ok(Err(status)) => return Err(status.to_string()),
+            // What it waits for may be another thing by now.
+            Err(_) => {}
         }
+        if last == ServingStatus::Serving {
+            return Ok(());
+        }
+        // The agent's own words, if it has any.
+        let reply = connection.unary(&method::STATUS, StatusRequest {}).await;
+        let why = reply.map(|r| r.message).unwrap_or_default();
+        tell.waiting(if why.is_empty() {
+            format!("the agent's health service says {}", last.as_str_name())
+        } else {
+            format!("the agent: {why}")
+        });
     }
 }
 
