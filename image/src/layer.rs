@@ -19,9 +19,7 @@ const SHARED: u32 = 0o1777;
 pub(crate) struct Layer {
     /// As it lies in the image.
     pub(crate) compressed: Vec<u8>,
-    /// SHA-256 of `compressed`, `sha256:…`.
-    pub(crate) digest: String,
-    /// SHA-256 of the tar.
+    /// SHA-256 of the tar, `sha256:…`.
     pub(crate) diff_id: String,
 }
 
@@ -68,7 +66,6 @@ pub(crate) fn pack(directory: &Path, epoch: u64) -> Result<Layer, LayerError> {
     gzip.write_all(&tar).map_err(io)?;
     let compressed = gzip.finish().map_err(io)?;
     Ok(Layer {
-        digest: digest(&compressed),
         diff_id: digest(&tar),
         compressed,
     })
@@ -137,7 +134,7 @@ mod tests {
         fill(b.path(), &["etc/passwd", "a", "app/vpcnet"]);
         fs::set_permissions(b.path().join("a"), fs::Permissions::from_mode(0o600)).unwrap();
         let [one, two] = [pack(a.path(), 7).unwrap(), pack(b.path(), 7).unwrap()];
-        assert_eq!(one.digest, two.digest);
+        assert_eq!(one.compressed, two.compressed);
         assert_eq!(one.diff_id, two.diff_id);
         assert_ne!(pack(a.path(), 8).unwrap().diff_id, one.diff_id);
         fs::write(b.path().join("a"), "other").unwrap();

@@ -108,7 +108,7 @@ pub(crate) fn make(image: &Image, platforms: &[Platform]) -> Layout {
         // containerd reads the first, others the second.
         index["annotations"] = json!({
             "io.containerd.image.name": name,
-            "org.opencontainers.image.ref.name": image.tag,
+            "org.opencontainers.image.ref.name": format!("{}{suffix}", image.tag),
         });
         names.push(index);
     }
@@ -247,7 +247,6 @@ mod tests {
             architecture: architecture.into(),
             layer: Layer {
                 compressed: bytes.to_vec(),
-                digest: digest(bytes),
                 diff_id: digest(b"the tar"),
             },
         }

@@ -1,6 +1,8 @@
-//! `vpcnet`: the command line. It asks the agent of this node over its introspection server and never touches the kernel
-//! or the cloud itself, but for `vpcnet handback`, which is for nodes whose agent is gone; `vpcnet lab` is another program.
-//! `vpcnet config` only reads what it is given.
+//! `vpcnet`: the command line, and the entry points of the image.
+//!
+//! What tells of a running agent asks it over its introspection server and touches neither kernel nor cloud. What is for a
+//! node whose agent is not there, or not yet, looks for itself: `install`, `init`, `handback`. `config` and `max-pods` only read
+//! what they are given. `lab` is another program.
 //!
 //! Exit codes: 0 done; 1 it could not be done, the reason is on stderr, or (`config check`) the agent would not start; 2 wrong
 //! usage, or (`config check`) a file that cannot be read; 3 (`status`) the agent answers but does not serve pods yet.
