@@ -1,4 +1,5 @@
-//! Promise 23: `vpcnet init` and `vpcnet install` bring a node up as the image starts them, and `vpcnet health` tells of it.
+//! Promise 23: `vpcnet init` and `vpcnet install` bring a node up as the image starts them, and `vpcnet health` tells of it;
+//! `vpcnet doctor` says before whether that can be.
 
 #![allow(
     clippy::expect_used,
@@ -351,10 +352,6 @@ fn init_prepares_a_fresh_node_and_says_when_the_primary_interface_is_not_there()
     ] {
         assert!(host.path("bin").join(name).is_file(), "{name}");
     }
-    assert_eq!(
-        fs::read_link(host.path("bin/aws-cni-support.sh")).unwrap(),
-        Path::new("vpcnet")
-    );
     // Again, with IMDS away: a node comes up without it.
     host.lab.run(&["fault", "add", "imds:*", "--hang"]);
     let (code, said) = init(&[]);
@@ -363,4 +360,51 @@ fn init_prepares_a_fresh_node_and_says_when_the_primary_interface_is_not_there()
         said.contains("taking eth0, which the default route leaves by"),
         "{said}"
     );
+}
+
+#[test]
+fn the_doctor_finds_a_node_well_and_says_what_is_not_permitted_and_what_is_away() {
+    let host = Host::new(&[]);
+    let doctor = || {
+        let output = host.run(&binary("vpcnet"), &["doctor", "--json", "--root", "/var/empty"]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let json: Value = serde_json::from_str(&said)
+            .unwrap_or_else(|e| panic!("{e}: {said} {}", String::from_utf8_lossy(&output.stderr)));
+        (output.status.code(), json)
+    };
+    let problems = |json: &Value| -> Vec<String> {
+        let all = json["findings"].as_array().unwrap().iter();
+        all.filter(|f| f["verdict"] == "problem")
+            .map(|f| f["text"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let calls = || host.lab.json(&["calls", "--json"]);
+    let (code, json) = doctor();
+    assert_eq!(problems(&json), Vec::<String>::new(), "{json:#}");
+    assert_eq!((code, &json["ready"]), (Some(0), &Value::Bool(true)));
+    let text = json.to_string();
+    assert!(text.contains("asked by dry run, none is refused"), "{json:#}");
+    // Nothing was done, whatever was asked.
+    let interfaces = Node::new(&host.lab, "node-1").status()["interfaces"]
+        .as_array()
+        .map(Vec::len);
+    assert_eq!(interfaces, Some(1), "{}", calls());
+
+    // As EC2 answers who has not the right.
+    host.lab.run(&[
+        "fault",
+        "add",
+        "AttachNetworkInterface",
+        "--error",
+        "UnauthorizedOperation:403",
+    ]);
+    let (code, json) = doctor();
+    assert_eq!(code, Some(1));
+    assert_eq!(problems(&json), ["not permitted: ec2:AttachNetworkInterface"]);
+
+    host.lab.run(&["fault", "clear"]);
+    host.lab.run(&["fault", "add", "imds:*", "--hang"]);
+    let (code, json) = doctor();
+    assert_eq!(code, Some(1));
+    assert!(problems(&json)[0].starts_with("IMDS does not answer"), "{json:#}");
 }

@@ -12,8 +12,7 @@ use crate::install::{self, CORE, InstallError, Teller};
 use crate::place::{self, EXECUTABLE, PlaceError};
 use crate::primary::{self, PrimaryError};
 
-/// What operators know the collector of the original by.
-const SUPPORT: &str = "aws-cni-support.sh";
+/// For operators on the node.
 const OWN: &str = "vpcnet";
 
 /// Where things are.
@@ -63,7 +62,6 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, InitError> {
         place::copy(&core.join(name), &to.join(name), EXECUTABLE)?;
     }
     place::copy(&from.join(OWN), &to.join(OWN), EXECUTABLE)?;
-    place::link(OWN, &to.join(SUPPORT))?;
     tell.say(format_args!(
         "{} and {OWN} are in {}",
         CORE.join(", "),

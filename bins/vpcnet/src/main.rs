@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod doctor;
 mod explain;
 mod handback;
 mod health;
@@ -105,6 +106,10 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
         arguments: Vec<OsString>,
     },
+    /// Whether vpcnet can run on this node, what would change here, and what to put right first
+    ///
+    /// Changes nothing. Set by the agent's environment. Exit codes: 0 it can, perhaps with warnings; 1 it cannot; 2 wrong usage.
+    Doctor(doctor::Options),
     /// How many pods an instance type can have
     MaxPods(max_pods::Options),
     /// The agent's settings
@@ -218,6 +223,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Handback(options) => handback::run(&options),
         Command::Install(options) => asking(async { Ok(install::run(options).await?) }),
         Command::Init(options) => asking(async { Ok(init::run(options).await?) }),
+        Command::Doctor(options) => asking(doctor::run(options)),
         Command::MaxPods(options) => asking(max_pods::run(options)),
         Command::Health { arguments } => asking(async { Ok(health::run(arguments).await) }),
         Command::Status { agent, json } => asking(async { status::run(&agent.address(), json).await }),

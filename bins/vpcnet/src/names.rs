@@ -4,11 +4,10 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-const COMMANDS: [(&str, &str); 4] = [
+const COMMANDS: [(&str, &str); 3] = [
     ("aws-vpc-cni", "install"),
     ("aws-vpc-cni-init", "init"),
     ("grpc-health-probe", "health"),
-    ("aws-cni-support.sh", "support"),
 ];
 
 /// The command line with the command that the program's name stands for put in.

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The file could not be put there; what was there before still is.
@@ -54,28 +54,6 @@ pub(crate) fn copy(from: &Path, to: &Path, mode: u32) -> Result<(), PlaceError> 
 /// [`PlaceError::Write`].
 pub(crate) fn write(to: &Path, bytes: &[u8], mode: u32) -> Result<(), PlaceError> {
     put(to, mode, |file| io::Write::write_all(file, bytes))
-}
-
-/// Makes `to` a symbolic link to `target`.
-///
-/// # Errors
-/// [`PlaceError::Write`].
-pub(crate) fn link(target: &str, to: &Path) -> Result<(), PlaceError> {
-    let new = beside(to);
-    let make = || {
-        // Left by one that was killed.
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        symlink(target, &new)?;
-        fs::rename(&new, to)?;
-        sync_directory(to)
-    };
-    make().map_err(|source| PlaceError::Write {
-        path: to.to_path_buf(),
-        source,
-    })
 }
 
 fn put(to: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), PlaceError> {
@@ -171,17 +149,5 @@ mod tests {
         assert!(error.to_string().contains("gone/plugin"), "{error}");
         assert_eq!(fs::read_to_string(&to).unwrap(), "old");
         assert_eq!(names(dir.path()), ["plugin"]);
-    }
-
-    #[test]
-    fn a_link_takes_the_place_of_whatever_was_there() {
-        let dir = tempfile::tempdir().unwrap();
-        let to = dir.path().join("aws-cni-support.sh");
-        fs::write(&to, "#!/bin/bash").unwrap();
-        for _ in 0..2 {
-            link("vpcnet", &to).unwrap();
-            assert_eq!(fs::read_link(&to).unwrap(), Path::new("vpcnet"));
-        }
-        assert_eq!(names(dir.path()), ["aws-cni-support.sh"]);
     }
 }
