@@ -143,6 +143,8 @@ pub struct HostSettings {
     pub mark: u32,
     /// `AWS_VPC_K8S_CNI_VETHPREFIX`, 1 to 4 characters.
     pub veth_prefix: String,
+    /// `VPCNET_PROC_SYS`: where the node's parameters can be written, if that is said.
+    pub proc_sys: Option<PathBuf>,
 }
 
 /// Reaching the other family by a node-local address and SNAT.
