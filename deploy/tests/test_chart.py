@@ -87,6 +87,12 @@ class Defaults(unittest.TestCase):
             done = helm("lint", "--strict", str(CHART), *args)
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
+    def test_crds_come_along(self):
+        objects = rendered("--include-crds")
+        self.assertEqual(
+            objects.one("CustomResourceDefinition")["metadata"]["name"], "eniconfigs.crd.k8s.amazonaws.com"
+        )
+
     def test_objects_and_their_names_are_the_originals(self):
         self.assertEqual(
             self.objects.kinds(), ["ClusterRole", "ClusterRoleBinding", "ConfigMap", "DaemonSet", "ServiceAccount"]
