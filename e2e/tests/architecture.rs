@@ -474,11 +474,17 @@ fn every_error_of_the_plugins_has_an_entry_in_the_troubleshooting_page() {
             if words.trim().len() < 3 {
                 continue;
             }
-            assert!(page.contains(words.trim()), "{file}: {format:?}: {words:?} is not on the page");
+            assert!(
+                page.contains(words.trim()),
+                "{file}: {format:?}: {words:?} is not on the page"
+            );
             checked += 1;
         }
     }
-    assert!(checked > 40, "{checked}: the sources are read no longer as they are written");
+    assert!(
+        checked > 40,
+        "{checked}: the sources are read no longer as they are written"
+    );
     let metrics = std::fs::read_to_string(root().join("bins/vpcnetd/src/metrics.rs")).unwrap();
     let causes: Vec<&str> = metrics
         .split("RefusalCause::")
@@ -487,6 +493,9 @@ fn every_error_of_the_plugins_has_an_entry_in_the_troubleshooting_page() {
         .collect();
     assert!(causes.len() >= 11, "{causes:?}");
     for cause in causes {
-        assert!(page.contains(&format!("| `{cause}` |")), "{cause} is not on the page");
+        assert!(
+            page.contains(&format!("| `{cause}` |")),
+            "{cause} is not on the page"
+        );
     }
 }
