@@ -65,6 +65,14 @@ generate: ## regenerate the committed code of the protobuf services and docs/con
 generate-check: ## fail if the committed generated code is not what `make generate` makes
 	@scripts/generate --check
 
+.PHONY: manifest
+manifest: ## deploy/aws-k8s-cni.yaml from the chart (builds helm, once: some minutes)
+	@scripts/chart-check --write
+
+.PHONY: chart-check
+chart-check: ## the chart: lint, what it renders and refuses, its objects by Kubernetes' types, the plain manifest
+	@scripts/chart-check
+
 .PHONY: test-tools
 test-tools: ## what the tests need besides Rust: cnitool in target/tools/, moto and boto3 in target/venv/
 	@scripts/setup build test

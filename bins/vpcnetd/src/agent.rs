@@ -201,7 +201,10 @@ fn take_node_file(
 fn imds(config: &Config, metrics: &Arc<Metrics>) -> Result<Imds, vpcnet_cloud::ConfigError> {
     let mut imds = ImdsConfig::from_environment(&process_environment);
     imds.endpoint = config.cloud.imds_endpoint.clone().or(imds.endpoint);
-    imds.observer = Arc::new(Calls(Arc::clone(metrics)));
+    imds.observer = Arc::new(Calls {
+        metrics: Arc::clone(metrics),
+        publisher: None,
+    });
     Imds::with_config(imds)
 }
 

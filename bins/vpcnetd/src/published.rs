@@ -1,5 +1,6 @@
 //! What the servers tell of the agent without asking the pool: one value, replaced as a whole when it changes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -49,12 +50,18 @@ pub struct Complaints {
     pub node_file: Option<String>,
     /// Of the subnets for new interfaces.
     pub subnets: Vec<String>,
+    /// Actions of EC2 that were last refused for lack of a right.
+    pub rights: BTreeSet<String>,
 }
 
 impl Complaints {
     /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.node_file.iter().chain(&self.subnets).map(String::as_str)
+    pub fn iter(&self) -> impl Iterator<Item = String> + '_ {
+        let right = |action: &String| {
+            format!("EC2 refuses ec2:{action}: the role of this node, or of this pod, lacks it in IAM")
+        };
+        let rights = self.rights.iter().map(right);
+        self.node_file.iter().chain(&self.subnets).cloned().chain(rights)
     }
 }
 

@@ -68,7 +68,10 @@ impl Surroundings {
     pub fn ec2(&self, region: &str) -> Result<Ec2, vpcnet_cloud::ConfigError> {
         let cloud = &self.config.cloud;
         let region = cloud.region.as_deref().unwrap_or(region);
-        let observer = Arc::new(Calls(Arc::clone(&self.metrics)));
+        let observer = Arc::new(Calls {
+            metrics: Arc::clone(&self.metrics),
+            publisher: Some(self.publisher.clone()),
+        });
         let source = CredentialSource::from_environment(&process_environment, &self.imds, region)?;
         let provider = CredentialProvider::with_observer(source, observer.clone())?;
         let mut config = Ec2Config::new(region, provider);

@@ -229,7 +229,10 @@ async fn the_metrics_of_the_original_are_there_by_name_type_and_labels() {
         facts,
         evidence: Evidence::Ec2,
     });
-    let calls = Calls(Arc::clone(metrics));
+    let calls = Calls {
+        metrics: Arc::clone(metrics),
+        publisher: None,
+    };
     for (service, status, error) in [
         (Service::Ec2, Some(200), None),
         (Service::Ec2, Some(503), Some("RequestLimitExceeded")),

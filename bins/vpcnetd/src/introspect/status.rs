@@ -14,8 +14,8 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
     let config = std::sync::Arc::clone(&pages.config);
     let published = pages.publisher.get();
     let answer = pages.core.look(move |view| {
-        let mut notes: Vec<&str> = config.notes.iter().map(String::as_str).collect();
-        notes.extend(view.notes.iter().map(String::as_str));
+        let mut notes: Vec<String> = config.notes.to_vec();
+        notes.extend(view.notes.iter().cloned());
         notes.extend(published.complaints.iter());
         json!({
             "agent": {

@@ -90,6 +90,11 @@ enum Command {
         #[command(subcommand)]
         action: fault::Command,
     },
+    /// Show the IAM policy of the nodes' role, or put another one in force
+    Policy {
+        /// The new one (JSON)
+        file: Option<PathBuf>,
+    },
     /// Show the calls to EC2 and IMDS
     Calls {
         /// As JSON
@@ -184,6 +189,7 @@ fn run(line: Line) -> Result<ExitCode, LabError> {
         Command::Exec { place, command } => show::exec(&dir, &place, &command)?,
         Command::Check { json } => return show::check(&dir, json),
         Command::Ec2 { action, parameters } => show::ec2(&dir, &action, &parameters)?,
+        Command::Policy { file } => show::policy(&dir, file.as_deref())?,
         Command::Fault { action } => fault::run(&dir, action)?,
         Command::Calls { json, since } => show::calls(&dir, json, since)?,
         Command::Drops { json, since } => show::drops(&dir, json, since)?,

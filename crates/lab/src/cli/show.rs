@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use serde_json::Value;
@@ -9,7 +10,7 @@ use serde_json::Value;
 use super::{need_root, picture, print_json};
 use crate::check::{self, Report};
 use crate::control::{self, Ask, NodeEnv, Status};
-use crate::daemon::options::pair;
+use crate::daemon::options::{pair, policy as policy_file};
 use crate::error::LabError;
 use crate::fabric::DroppedPacket;
 use crate::fabric::netns::Place;
@@ -145,6 +146,12 @@ pub(super) fn ec2(dir: &Dir, action: &str, parameters: &[String]) -> Result<(), 
     let xml: String = control::ask(dir, &Ask::Ec2 { parameters: all })?;
     println!("{xml}");
     Ok(())
+}
+
+pub(super) fn policy(dir: &Dir, file: Option<&Path>) -> Result<(), LabError> {
+    let policy = file.map(policy_file).transpose()?;
+    let now: Value = control::ask(dir, &Ask::Policy { policy })?;
+    print_json(&now)
 }
 
 pub(super) fn calls(dir: &Dir, json: bool, since_ms: u64) -> Result<(), LabError> {
