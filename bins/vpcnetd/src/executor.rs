@@ -19,6 +19,7 @@ use vpcnet_ipam::{Action, ActionId, Event, FailureClass, Outcome, SubnetId};
 
 use crate::core::Order;
 use crate::logging::lock;
+use crate::news::News;
 use crate::startup::{Surroundings, relist};
 use crate::state::Machine;
 use crate::zone::ZoneWatch;
@@ -134,6 +135,9 @@ fn report(cloud: &Arc<Cloud>, id: ActionId, result: Result<Outcome, Failure>) {
         Err(failure) => {
             tracing::warn!(id = id.0, class = ?failure.class, message = %failure.message, "failed");
             if failure.class == FailureClass::SubnetExhausted {
+                cloud.around.news.tell(News::SubnetFull {
+                    text: failure.message.clone(),
+                });
                 tokio::spawn(Arc::clone(&cloud.zone).recount());
             }
             let disagreed = matches!(

@@ -5,9 +5,13 @@ use std::sync::Arc;
 use vpcnet_cloud::{CallReport, Observer, Service};
 
 use crate::metrics::Metrics;
+use crate::news::{News, Newsroom};
+
+/// How EC2 says that a role may not do something (EC2 API reference, "Error codes").
+const UNAUTHORIZED: [&str; 2] = ["UnauthorizedOperation", "AccessDenied"];
 
 /// Told of every request by the clients.
-pub struct Calls(pub Arc<Metrics>);
+pub struct Calls(pub Arc<Metrics>, pub Newsroom);
 
 impl Observer for Calls {
     fn call(&self, report: CallReport<'_>) {
@@ -21,6 +25,12 @@ impl Observer for Calls {
                 );
                 self.0
                     .ec2_call(report.api, report.error, report.status, report.latency);
+                if let Some(code) = report.error.filter(|code| UNAUTHORIZED.contains(code)) {
+                    self.1.tell(News::Unauthorized {
+                        api: report.api.to_owned(),
+                        code: code.to_owned(),
+                    });
+                }
             }
             // Under the original's names; their successes are not worth a series each.
             Service::Imds => {

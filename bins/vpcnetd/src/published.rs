@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ipnet::{Ipv4Net, Ipv6Net};
+use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::state::Machine;
@@ -32,6 +33,8 @@ pub struct Published {
     pub impaired: String,
     /// What an operator should put right.
     pub complaints: Complaints,
+    /// Kubernetes.
+    pub kubernetes: Kubernetes,
     /// What is kept of earlier settings, for whom, a sentence each.
     pub kept: Vec<String>,
     /// What of amazon-vpc-cni-k8s was taken over at the start, a sentence each.
@@ -49,12 +52,24 @@ pub struct Complaints {
     pub node_file: Option<String>,
     /// Of the subnets for new interfaces.
     pub subnets: Vec<String>,
+    /// Of what the node's objects say, and of the way to them.
+    pub cluster: Vec<String>,
+}
+
+/// How it stands with the API server.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Kubernetes {
+    /// Where it is; empty where there is none.
+    pub server: String,
+    /// What is not followed now, and why; what it said last holds.
+    pub away: Vec<String>,
 }
 
 impl Complaints {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.node_file.iter().chain(&self.subnets).map(String::as_str)
+        let all = self.node_file.iter().chain(&self.subnets).chain(&self.cluster);
+        all.map(String::as_str)
     }
 }
 

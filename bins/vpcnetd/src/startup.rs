@@ -21,6 +21,7 @@ use crate::host::Host;
 use crate::leftovers::Leftovers;
 use crate::metrics::Metrics;
 use crate::newcomers::Newcomers;
+use crate::news::Newsroom;
 use crate::observer::Calls;
 use crate::published::Publisher;
 use crate::snat::Snat;
@@ -55,6 +56,8 @@ pub struct Surroundings {
     pub publisher: Publisher,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What people in the cluster should read.
+    pub news: Newsroom,
 }
 
 impl Surroundings {
@@ -65,7 +68,7 @@ impl Surroundings {
     pub fn ec2(&self, region: &str) -> Result<Ec2, vpcnet_cloud::ConfigError> {
         let cloud = &self.config.cloud;
         let region = cloud.region.as_deref().unwrap_or(region);
-        let observer = Arc::new(Calls(Arc::clone(&self.metrics)));
+        let observer = Arc::new(Calls(Arc::clone(&self.metrics), self.news.clone()));
         let source = CredentialSource::from_environment(&process_environment, &self.imds, region)?;
         let provider = CredentialProvider::with_observer(source, observer.clone())?;
         let mut config = Ec2Config::new(region, provider);
@@ -139,7 +142,13 @@ impl Surroundings {
         });
         let took = crate::clock::since_start();
         self.metrics.ready_seconds.set(took.as_secs_f64());
-        self.metrics.drop_in.started(took);
+        let watching = self
+            .metrics
+            .kubernetes_watching
+            .with_label_values(&["nodes"])
+            .get()
+            == 1;
+        self.metrics.drop_in.started(took, watching);
     }
 }
 

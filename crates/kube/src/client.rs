@@ -101,8 +101,15 @@ impl Client {
         if version == Version::Any {
             target.push_str("resourceVersion=0");
         }
-        self.ask("list", K::PLURAL.into(), Method::GET, &target, accept::<K>(true), None)
-            .await
+        self.ask(
+            "list",
+            K::PLURAL.into(),
+            Method::GET,
+            &target,
+            accept::<K>(true),
+            None,
+        )
+        .await
     }
 
     /// Changes of a selection after `from`, as they come: the body of the answer.

@@ -100,9 +100,7 @@ impl ApiError {
     pub fn is_away(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Timeout { .. } | Self::Access(_) => true,
-            Self::Refused { status, .. } => {
-                status.code == 429 || status.code >= 500 || status.code == 401
-            }
+            Self::Refused { status, .. } => status.code == 429 || status.code >= 500 || status.code == 401,
             Self::Answer { .. } => false,
         }
     }

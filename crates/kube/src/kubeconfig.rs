@@ -38,7 +38,8 @@ impl File<'_> {
         let current =
             text(root, "current-context").ok_or_else(|| self.wrong("current-context", "it is not set"))?;
         let context = self.named(root, "contexts", "context", current)?;
-        let cluster = text(context, "cluster").ok_or_else(|| self.wrong("context.cluster", "it is not set"))?;
+        let cluster =
+            text(context, "cluster").ok_or_else(|| self.wrong("context.cluster", "it is not set"))?;
         let cluster = self.named(root, "clusters", "cluster", cluster)?;
         for field in ["insecure-skip-tls-verify", "tls-server-name", "proxy-url"] {
             if !matches!(
@@ -153,7 +154,9 @@ users:
 "#;
 
     fn whole(authority: &str, user: &str) -> Result<Access, String> {
-        of(&WHOLE.replace("CA}", &format!("{authority}}}")).replace("{USER}", &format!("{{{user}}}")))
+        of(&WHOLE
+            .replace("CA}", &format!("{authority}}}"))
+            .replace("{USER}", &format!("{{{user}}}")))
     }
 
     #[test]
@@ -167,8 +170,10 @@ users:
 
     #[test]
     fn json_is_yaml() {
-        let access = of(r#"{"current-context": "a", "contexts": [{"name": "a", "context": {"cluster": "a"}}],
-            "clusters": [{"name": "a", "cluster": {"server": "http://127.0.0.1:8001"}}]}"#)
+        let access = of(
+            r#"{"current-context": "a", "contexts": [{"name": "a", "context": {"cluster": "a"}}],
+            "clusters": [{"name": "a", "cluster": {"server": "http://127.0.0.1:8001"}}]}"#,
+        )
         .unwrap();
         assert_eq!(access.credential, Credential::None);
         assert_eq!(access.authority, None);
@@ -193,8 +198,16 @@ users:
     #[test]
     fn what_cannot_be_used_is_refused_with_its_field() {
         for (authority, user, field) in [
-            ("insecure-skip-tls-verify: true", "", "cluster.insecure-skip-tls-verify"),
-            ("certificate-authority-data: '%%%'", "", "cluster.certificate-authority-data"),
+            (
+                "insecure-skip-tls-verify: true",
+                "",
+                "cluster.insecure-skip-tls-verify",
+            ),
+            (
+                "certificate-authority-data: '%%%'",
+                "",
+                "cluster.certificate-authority-data",
+            ),
             ("", "exec: {command: aws}", "user.exec"),
             ("", "client-certificate: a.crt", "user.client-key"),
         ] {

@@ -127,10 +127,7 @@ mod tests {
         assert_eq!(choose(&[(KEY, "b"), zone], &[(KEY, "a")]), "a");
         assert_eq!(choose(&[(KEY, "b"), zone], &[]), "b");
         assert_eq!(choose(&[zone], &[]), "eu-1a");
-        assert_eq!(
-            choose(&[(EXTERNAL_LABEL, "x"), (KEY, "b")], &[(KEY, "a")]),
-            "x"
-        );
+        assert_eq!(choose(&[(EXTERNAL_LABEL, "x"), (KEY, "b")], &[(KEY, "a")]), "x");
     }
 
     #[test]
@@ -160,7 +157,12 @@ mod tests {
 
     #[test]
     fn where_nothing_fits_the_zone_is_told() {
-        let chosen = eni_config(&node(&[(ZONE_LABEL, "eu-1c")], &[]), &configs(&["eu-1a"]), KEY, KEY);
+        let chosen = eni_config(
+            &node(&[(ZONE_LABEL, "eu-1c")], &[]),
+            &configs(&["eu-1a"]),
+            KEY,
+            KEY,
+        );
         assert_eq!(
             chosen,
             Chosen::Unnamed {

@@ -23,7 +23,11 @@ pub struct EniConfigSpec {
     #[serde(default)]
     pub subnet: String,
     /// Ids of the security groups (sg-…). Left out or empty: those of the node's primary interface.
-    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "or_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub security_groups: Vec<String>,
 }
 

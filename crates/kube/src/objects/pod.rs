@@ -40,10 +40,18 @@ pub struct PodMetadata {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct PodAnnotations {
     /// [`POD_IPS`].
-    #[serde(rename = "vpc.amazonaws.com/pod-ips", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "vpc.amazonaws.com/pod-ips",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub pod_ips: Option<String>,
     /// [`POD_ENI`].
-    #[serde(rename = "vpc.amazonaws.com/pod-eni", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "vpc.amazonaws.com/pod-eni",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub pod_eni: Option<String>,
 }
 
@@ -120,7 +128,12 @@ fn branch(text: &str) -> Result<BranchInterface, BranchError> {
     let get = |name: &str| {
         // The exact name goes before its variants, whatever their order.
         let found = first.get(name);
-        let found = found.or_else(|| first.iter().find(|(k, _)| k.eq_ignore_ascii_case(name)).map(|(_, v)| v));
+        let found = found.or_else(|| {
+            first
+                .iter()
+                .find(|(k, _)| k.eq_ignore_ascii_case(name))
+                .map(|(_, v)| v)
+        });
         found.cloned().unwrap_or(Value::Null)
     };
     let vlan = get("vlanId");
@@ -137,7 +150,11 @@ fn branch(text: &str) -> Result<BranchInterface, BranchError> {
         IpAddr::V6(a) => Some(a),
     })?;
     if ipv4.is_none() && ipv6.is_none() {
-        return Err(wrong("privateIp", &Value::Null, "an address, here or in ipv6Addr"));
+        return Err(wrong(
+            "privateIp",
+            &Value::Null,
+            "an address, here or in ipv6Addr",
+        ));
     }
     Ok(BranchInterface {
         id: string(&get("eniId")),
@@ -235,9 +252,15 @@ mod tests {
             (&annotation("other"), "vlanId=null"),
             (&annotation("vlanId").replace(":3", ":0"), "vlanId=0"),
             (&annotation("vlanId").replace(":3", ":4095"), "vlanId=4095"),
-            (&annotation("vlanId").replace("10.0.1.7", "2001:db8::1"), "privateIp="),
+            (
+                &annotation("vlanId").replace("10.0.1.7", "2001:db8::1"),
+                "privateIp=",
+            ),
             (&annotation("vlanId").replace("10.0.1.7", ""), "privateIp=null"),
-            (&annotation("vlanId").replace("02:00:00:00:00:01", ""), "ifAddress"),
+            (
+                &annotation("vlanId").replace("02:00:00:00:00:01", ""),
+                "ifAddress",
+            ),
         ] {
             let error = branch(text).unwrap_err().to_string();
             assert!(error.contains(says), "{text}: {error}");

@@ -12,7 +12,9 @@ pub(super) fn pause(failures: u32, draw: u64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let whole = FIRST.saturating_mul(1 << doublings).min(LONGEST);
     let half = whole / 2;
-    let span = u64::try_from(half.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+    let span = u64::try_from(half.as_millis())
+        .unwrap_or(u64::MAX)
+        .saturating_add(1);
     half + Duration::from_millis(draw % span)
 }
 
