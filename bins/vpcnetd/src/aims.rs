@@ -229,7 +229,9 @@ fn subnets(config: &Config, known: &Known) -> Subnets {
     if wanted.custom_networking.is_some() {
         let mut custom: CustomNetwork = known.node_values().eni_config.unwrap_or_default();
         if let Some(zone) = &known.zone {
-            custom.subnets.retain(|id| zone.subnets.contains_key(id));
+            let named = std::mem::take(&mut custom.subnets);
+            (custom.subnets, custom.elsewhere) =
+                named.into_iter().partition(|id| zone.subnets.contains_key(id));
         }
         found.custom = Some(custom);
     }
@@ -276,6 +278,7 @@ mod tests {
                 name: "a".into(),
                 subnets: subnets.iter().map(|s| SubnetId::from(*s)).collect(),
                 security_groups: vec!["sg-1".into()],
+                ..CustomNetwork::default()
             }),
             ..NodeValues::default()
         }

@@ -149,6 +149,7 @@ impl From<Written> for NodeValues {
                     name: c.name,
                     subnets,
                     security_groups: c.security_groups,
+                    ..CustomNetwork::default()
                 }
             }),
             unschedulable: written.unschedulable,
@@ -314,6 +315,7 @@ mod tests {
                     name: "a".into(),
                     subnets: vec!["subnet-1".into(), "subnet-2".into()],
                     security_groups: vec!["sg-1".into()],
+                    ..CustomNetwork::default()
                 }),
                 unschedulable: true,
                 max_pods: None,

@@ -108,7 +108,9 @@ mod tests {
             "POD_NAME",
             "NODE_NAME",
             "HTTP_PROXY",
-            "KUBERNETES_SERVICE_HOST",
+            "KUBERNETES_PORT",
+            "KUBERNETES_PORT_443_TCP_ADDR",
+            "KUBERNETES_SERVICE_PORT_HTTPS",
             "AWS_PROFILE",
             "",
         ] {

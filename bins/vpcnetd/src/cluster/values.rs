@@ -57,6 +57,7 @@ fn custom_network(node: &Node, chosen: Chosen, complaints: &mut Vec<String>) -> 
                 name: choice.name,
                 subnets: subnets.map(SubnetId).collect(),
                 security_groups: spec.security_groups,
+                ..CustomNetwork::default()
             })
         }
         Chosen::Missing(choice) => {
