@@ -111,7 +111,14 @@ const MUST_NOT_KNOW: &[(&str, &[&[&str]])] = &[
     // It must carry any VPC CNI, so it knows nothing of ours, and does not share the client that it is there to test.
     (
         "vpcnet-lab",
-        &[&["vpcnet-ipam", "vpcnet-rpc", "vpcnet-cloud", "vpcnet-kube", "tonic", "kube"]],
+        &[&[
+            "vpcnet-ipam",
+            "vpcnet-rpc",
+            "vpcnet-cloud",
+            "vpcnet-kube",
+            "tonic",
+            "kube",
+        ]],
     ),
     // The plugin: what is not linked does not have to be loaded for each pod.
     (

@@ -60,7 +60,6 @@ fn what_a_nodes_objects_say_holds_from_the_first_second_on_also_while_the_api_se
     let env = [
         "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=true",
         "ENI_CONFIG_LABEL_DEF=topology.kubernetes.io/zone",
-        "MY_NODE_NAME=node-1",
         "IP_COOLDOWN_PERIOD=1",
         &kubeconfig,
     ];
@@ -188,7 +187,6 @@ fn pods_are_annotated_refusals_are_events_and_a_watch_that_is_too_old_begins_ane
     let kubeconfig = credentials.kubeconfig();
     let env = [
         "ANNOTATE_POD_IP=true",
-        "MY_NODE_NAME=node-1",
         "IP_COOLDOWN_PERIOD=1",
         "MAX_ENI=1",
         &kubeconfig,
@@ -314,7 +312,7 @@ fn a_missing_right_is_an_event_of_the_node() {
     let kubeconfig = credentials.kubeconfig();
     let lab = Lab::up(&Options {
         arguments: &["--nodes", "1", "--type", "m5.large"],
-        env: &["MY_NODE_NAME=node-1", "IP_COOLDOWN_PERIOD=1", &kubeconfig],
+        env: &["IP_COOLDOWN_PERIOD=1", &kubeconfig],
     });
     let node = Node::new(&lab, NODE);
     node.wait_for_pool(18, READY);

@@ -271,7 +271,7 @@ impl Life {
                 match result {
                     Ok(()) => {}
                     // Another state, another pod, or none: the watch tells which.
-                    Err(error) if error.is_conflict() || error.is_not_found() => {}
+                    Err(error) if error.met_another() || error.is_not_found() => {}
                     Err(error) => {
                         tracing::warn!(pod = %format_args!("{}/{}", pod.namespace, pod.name), %error, "not annotated yet");
                         let again = self.again.clone();

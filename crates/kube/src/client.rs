@@ -186,7 +186,7 @@ impl Client {
     }
 
     /// Merges a patch into an object (RFC 7386). Give `metadata.uid` or `metadata.resourceVersion` in it to have it refused where
-    /// another object, or another state of it, is found: [`ApiError::is_conflict`].
+    /// another object, or another state of it, is found: [`ApiError::met_another`].
     ///
     /// # Errors
     /// [`ApiError`].

@@ -89,10 +89,17 @@ impl ApiError {
         self.code() == Some(404)
     }
 
-    /// The object changed meanwhile, is another one of the same name, or exists already.
+    /// The object changed meanwhile, or exists already.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         self.code() == Some(409)
+    }
+
+    /// A patch with `metadata.uid` or `metadata.resourceVersion` met another object of that name, which the API server calls invalid, or
+    /// another state of it.
+    #[must_use]
+    pub fn met_another(&self) -> bool {
+        self.is_conflict() || self.code() == Some(422)
     }
 
     /// Nobody answered, or nobody could: worth the same request later.

@@ -68,6 +68,10 @@ pub async fn follow<K: Resource>(
         let error = match once(client, selection, &mut version, how, &mut failures, &mut told).await {
             Ok(Ended::Usually) => continue,
             Ok(Ended::Expired) => {
+                tracing::info!(
+                    resource = K::PLURAL,
+                    "the API server does not have all changes since then any more: listing anew"
+                );
                 // What is in the server's memory may be as old.
                 how = Version::Latest;
                 version = None;

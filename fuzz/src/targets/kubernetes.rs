@@ -38,7 +38,11 @@ fn check(bytes: &[u8]) {
     for piece in [1, 7, 64] {
         assert_eq!(read_lines::<Node>(bytes, piece), whole[0], "nodes by {piece}");
         assert_eq!(read_lines::<Pod>(bytes, piece), whole[1], "pods by {piece}");
-        assert_eq!(read_lines::<EniConfig>(bytes, piece), whole[2], "ENIConfigs by {piece}");
+        assert_eq!(
+            read_lines::<EniConfig>(bytes, piece),
+            whole[2],
+            "ENIConfigs by {piece}"
+        );
     }
     let annotations = PodAnnotations {
         pod_eni: Some(String::from_utf8_lossy(bytes).into_owned()),
