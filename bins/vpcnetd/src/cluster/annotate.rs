@@ -39,10 +39,13 @@ pub(super) struct Change {
 impl Change {
     /// As a merge patch.
     pub(super) fn patch(&self) -> Value {
-        let mut metadata = json!({ "uid": self.uid, "annotations": { POD_IPS: self.value } });
-        if let Some(version) = &self.version {
-            metadata["resourceVersion"] = json!(version);
-        }
+        let annotations = json!({ POD_IPS: self.value });
+        let metadata = match &self.version {
+            Some(version) => {
+                json!({ "uid": self.uid, "resourceVersion": version, "annotations": annotations })
+            }
+            None => json!({ "uid": self.uid, "annotations": annotations }),
+        };
         json!({ "metadata": metadata })
     }
 }

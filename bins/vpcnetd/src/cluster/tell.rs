@@ -75,7 +75,6 @@ impl Teller {
 
     /// Tells what is wrong with what the node's objects say, each once as long as it is so.
     pub(super) fn complain(&mut self, node: Option<&ObjectReference>, complaints: &[String]) {
-        let Some(node) = node else { return };
         let new: Vec<String> = complaints
             .iter()
             .filter(|c| !self.complaints.contains(*c))
@@ -83,6 +82,8 @@ impl Teller {
             .collect();
         self.complaints = complaints.iter().cloned().collect();
         for (n, text) in new.into_iter().enumerate() {
+            tracing::warn!(complaint = %text, "this node's objects");
+            let Some(node) = node else { continue };
             // Different troubles of one node are different events.
             self.tell(
                 node.clone(),
