@@ -32,8 +32,7 @@ subjects: [{kind: User, apiGroup: rbac.authorization.k8s.io, name: agent}]
 "#;
 
 /// Every request is written down, and nothing of its content.
-const AUDIT: &str =
-    "{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [RequestReceived], rules: [{level: Metadata}]}";
+const AUDIT: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}"#;
 
 /// It.
 #[derive(Debug)]
