@@ -131,7 +131,13 @@ fn what_a_nodes_objects_say_holds_from_the_first_second_on_also_while_the_api_se
     });
     assert!(status(&node)["agent"]["notes"].to_string().contains("max-enis"));
     api.kubectl(&["label", "node", NODE, "targets.vpcnet.dev/warm-ip-target=5"]);
-    api.kubectl(&["cordon", NODE]);
+    // What the controller of nodes makes of `kubectl cordon`.
+    api.kubectl(&[
+        "taint",
+        "node",
+        NODE,
+        "node.kubernetes.io/unschedulable=:NoSchedule",
+    ]);
     wait_for_status(&node, "the cordon", |s| {
         s["pool"]["targets"]["unschedulable"] == true
     });
@@ -140,7 +146,12 @@ fn what_a_nodes_objects_say_holds_from_the_first_second_on_also_while_the_api_se
         3,
         "an annotation goes before a label"
     );
-    api.kubectl(&["uncordon", NODE]);
+    api.kubectl(&[
+        "taint",
+        "node",
+        NODE,
+        "node.kubernetes.io/unschedulable:NoSchedule-",
+    ]);
     wait_for_status(&node, "no cordon", |s| {
         s["pool"]["targets"]["unschedulable"] == false
     });
