@@ -58,7 +58,7 @@ format: ## rustfmt over the workspace
 	cargo fmt --all
 
 .PHONY: generate
-generate: ## regenerate the committed code of the protobuf services and docs/configuration.md
+generate: ## regenerate the committed code of the protobuf services, docs/configuration.md and deploy/crds
 	@scripts/generate
 
 .PHONY: generate-check

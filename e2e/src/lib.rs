@@ -12,12 +12,14 @@
     clippy::indexing_slicing
 )]
 
+mod apiserver;
 mod bin;
 mod lab;
 mod node;
 mod stream;
 mod wait;
 
+pub use apiserver::{ApiServer, Credentials};
 pub use bin::{binary, cargo_bin};
 pub use lab::{Failure, Lab, Options};
 pub use node::{Node, Pod};

@@ -35,6 +35,7 @@ const PURE: &[&str] = &[
     "tracing",
     "kube",
     "vpcnet-cloud",
+    "vpcnet-kube",
     "vpcnet-lab",
     "vpcnet-linux",
     "vpcnet-rpc",
@@ -90,10 +91,34 @@ const MUST_NOT_KNOW: &[(&str, &[&[&str]])] = &[
             "vpcnet-lab",
         ]],
     ),
+    (
+        "vpcnet-kube",
+        &[&[
+            "nftables",
+            "netlink-sys",
+            "rustix",
+            "tonic",
+            "axum",
+            "kube",
+            "vpcnet-ipam",
+            "vpcnet-cni",
+            "vpcnet-rpc",
+            "vpcnet-linux",
+            "vpcnet-cloud",
+            "vpcnet-lab",
+        ]],
+    ),
     // It must carry any VPC CNI, so it knows nothing of ours, and does not share the client that it is there to test.
     (
         "vpcnet-lab",
-        &[&["vpcnet-ipam", "vpcnet-rpc", "vpcnet-cloud", "tonic", "kube"]],
+        &[&[
+            "vpcnet-ipam",
+            "vpcnet-rpc",
+            "vpcnet-cloud",
+            "vpcnet-kube",
+            "tonic",
+            "kube",
+        ]],
     ),
     // The plugin: what is not linked does not have to be loaded for each pod.
     (

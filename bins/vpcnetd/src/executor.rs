@@ -20,6 +20,7 @@ use vpcnet_ipam::{Action, ActionId, EniId, Event, FailureClass, Outcome, SubnetI
 
 use crate::core::Order;
 use crate::logging::lock;
+use crate::news::News;
 use crate::refresh;
 use crate::startup::{Surroundings, relist};
 use crate::state::Machine;
@@ -161,6 +162,9 @@ fn report(cloud: &Arc<Cloud>, id: ActionId, result: Result<Outcome, Failure>) {
         Err(failure) => {
             tracing::warn!(id = id.0, class = ?failure.class, message = %failure.message, "failed");
             if failure.class == FailureClass::SubnetExhausted {
+                cloud.around.news.tell(News::SubnetFull {
+                    text: failure.message.clone(),
+                });
                 tokio::spawn(Arc::clone(&cloud.zone).recount());
             }
             let disagreed = matches!(

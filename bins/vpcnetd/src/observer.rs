@@ -5,7 +5,11 @@ use std::sync::Arc;
 use vpcnet_cloud::{CallReport, Observer, Service};
 
 use crate::metrics::Metrics;
+use crate::news::{News, Newsroom};
 use crate::published::Publisher;
+
+/// How EC2 says that a role may not do something (EC2 API reference, "Error codes").
+const UNAUTHORIZED: [&str; 2] = ["UnauthorizedOperation", "AccessDenied"];
 
 /// Told of every request by the clients.
 pub struct Calls {
@@ -13,13 +17,21 @@ pub struct Calls {
     pub metrics: Arc<Metrics>,
     /// Who tells of rights that are missing; nobody does for IMDS, which knows none.
     pub publisher: Option<Publisher>,
+    /// Who tells the node's events of them.
+    pub news: Newsroom,
 }
 
 impl Calls {
     /// EC2 refuses an action for lack of a right, or carries it out again.
     fn rights(&self, api: &str, error: Option<&str>) {
         let missing = match error {
-            Some("UnauthorizedOperation") => true,
+            Some(code) if UNAUTHORIZED.contains(&code) => {
+                self.news.tell(News::Unauthorized {
+                    api: api.to_owned(),
+                    code: code.to_owned(),
+                });
+                true
+            }
             None => false,
             // Says nothing of rights.
             Some(_) => return,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ipnet::{Ipv4Net, Ipv6Net};
+use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::state::Machine;
@@ -33,6 +34,8 @@ pub struct Published {
     pub impaired: String,
     /// What an operator should put right.
     pub complaints: Complaints,
+    /// Kubernetes.
+    pub kubernetes: Kubernetes,
     /// What is kept of earlier settings, for whom, a sentence each.
     pub kept: Vec<String>,
     /// What of amazon-vpc-cni-k8s was taken over at the start, a sentence each.
@@ -52,6 +55,17 @@ pub struct Complaints {
     pub subnets: Vec<String>,
     /// Actions of EC2 that were last refused for lack of a right.
     pub rights: BTreeSet<String>,
+    /// Of what the node's objects say, and of the way to them.
+    pub cluster: Vec<String>,
+}
+
+/// How it stands with the API server.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Kubernetes {
+    /// Where it is; empty where there is none.
+    pub server: String,
+    /// What is not followed now, and why; what it said last holds.
+    pub away: Vec<String>,
 }
 
 impl Complaints {
@@ -61,7 +75,8 @@ impl Complaints {
             format!("EC2 refuses ec2:{action}: the role of this node, or of this pod, lacks it in IAM")
         };
         let rights = self.rights.iter().map(right);
-        self.node_file.iter().chain(&self.subnets).cloned().chain(rights)
+        let told = self.node_file.iter().chain(&self.subnets).chain(&self.cluster);
+        told.cloned().chain(rights)
     }
 }
 

@@ -21,6 +21,7 @@ use crate::host::Host;
 use crate::leftovers::Leftovers;
 use crate::metrics::Metrics;
 use crate::newcomers::Newcomers;
+use crate::news::Newsroom;
 use crate::observer::Calls;
 use crate::published::Publisher;
 use crate::refresh::Causes;
@@ -58,6 +59,8 @@ pub struct Surroundings {
     pub publisher: Publisher,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What people in the cluster should read.
+    pub news: Newsroom,
 }
 
 impl Surroundings {
@@ -71,6 +74,7 @@ impl Surroundings {
         let observer = Arc::new(Calls {
             metrics: Arc::clone(&self.metrics),
             publisher: Some(self.publisher.clone()),
+            news: self.news.clone(),
         });
         let source = CredentialSource::from_environment(&process_environment, &self.imds, region)?;
         let provider = CredentialProvider::with_observer(source, observer.clone())?;
@@ -151,7 +155,13 @@ impl Surroundings {
         });
         let took = crate::clock::since_start();
         self.metrics.ready_seconds.set(took.as_secs_f64());
-        self.metrics.drop_in.started(took);
+        let watching = self
+            .metrics
+            .kubernetes_watching
+            .with_label_values(&["nodes"])
+            .get()
+            == 1;
+        self.metrics.drop_in.started(took, watching);
     }
 }
 

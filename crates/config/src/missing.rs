@@ -53,10 +53,6 @@ const fn noted(
 pub const MISSING: &[Missing] = &[
     noted(&[&vars::ENABLE_MULTI_NIC], |c| c.interfaces.multi_nic && !c.uses_all_cards(), "with IPv6 only the first network card is used"),
     refused(&[&vars::ENABLE_POD_ENI], |c| c.branch.enabled),
-    noted(&[&vars::ENI_CONFIG_ANNOTATION_DEF, &vars::ENI_CONFIG_LABEL_DEF], |c| c.interfaces.custom_networking.is_some(), "the ENIConfig is what VPCNET_NODE_FILE says"),
-    noted(&[&vars::AWS_MANAGE_ENIS_NON_SCHEDULABLE], |c| !c.pool.manage_when_unschedulable, "the node's taints are not read: VPCNET_NODE_FILE says whether it is cordoned"),
-    noted(&[&vars::ANNOTATE_POD_IP], |c| c.kubernetes.annotate_pod_ip, "pods are not annotated"),
-    noted(&[&vars::CLUSTER_ENDPOINT], |c| c.kubernetes.endpoint.is_some(), "the API server is not asked for anything"),
 ];
 
 /// Adds what of `list` somebody asked for to the findings.

@@ -9,6 +9,7 @@ use crate::kind::Kind;
 use crate::owner::{Asker, Wait};
 use crate::plan::{Ceiling, Place, Tally, candidates, ceiling};
 use crate::pool::Pool;
+use crate::subnets::CustomNetwork;
 use crate::targets::Mode;
 use crate::time::{Mono, Now};
 
@@ -325,10 +326,7 @@ fn full(pool: &Pool, card: CardIndex, tally: &Tally) -> (RefusalCause, String) {
         Ceiling::NoSubnet => (
             RefusalCause::SubnetExhausted,
             match &pool.targets.subnets.custom {
-                Some(custom) => format!(
-                    "custom networking {:?} names no subnet that may be used",
-                    custom.name
-                ),
+                Some(custom) => no_custom_subnet(custom),
                 None => "no subnet may be used for pods: all are excluded by their tags".to_owned(),
             },
         ),
@@ -436,5 +434,24 @@ pub(crate) fn span(from: Mono, to: Mono) -> String {
         format!("{}.{} s", ms / 1000, ms % 1000 / 100)
     } else {
         format!("{} s", ms / 1000)
+    }
+}
+
+/// Why an ENIConfig is of no use.
+fn no_custom_subnet(custom: &CustomNetwork) -> String {
+    let name = &custom.name;
+    match &custom.elsewhere[..] {
+        _ if name.is_empty() => {
+            "custom networking is on and this node has no ENIConfig, so there is no subnet that may be used"
+                .to_owned()
+        }
+        [] => format!("ENIConfig {name:?} names no subnet that may be used"),
+        elsewhere => {
+            let ids: Vec<&str> = elsewhere.iter().map(|id| id.0.as_str()).collect();
+            format!(
+                "ENIConfig {name:?} names {}, which is no subnet of this node's zone and VPC, and no other",
+                ids.join(", ")
+            )
+        }
     }
 }

@@ -8,6 +8,7 @@ use vpcnet_ipam::{Action, Answer, Event, FailureClass, Refusal, RefusalCause, Re
 use super::{Batch, Core, JOURNAL_LAG, JOURNAL_RETRY, Order, Told};
 use crate::clock;
 use crate::metrics::{AddStage, cause_label};
+use crate::news::{News, PodName};
 use crate::state::{Intent, StateFile};
 
 /// EC2 remembers a client token for a day.
@@ -240,10 +241,40 @@ impl Core {
         }
     }
 
+    /// Tells the cluster.
+    fn tell(&self, told: &Told) {
+        let meta = &told.meta;
+        let pod = PodName::new(&meta.namespace, &meta.name);
+        match &told.answer {
+            Answer::Assigned(leases) => {
+                if let Some(first) = leases.first() {
+                    let address = first.address;
+                    self.news.tell(News::Assigned { pod, address });
+                }
+            }
+            // A DEL need not name the pod; the pool knows whose it was.
+            Answer::Released(leases) => {
+                if let Some(first) = leases.first() {
+                    let pod = PodName::new(&first.meta.namespace, &first.meta.name);
+                    let address = first.address;
+                    self.news.tell(News::Released { pod, address });
+                }
+            }
+            Answer::Refused(refusal) if told.is_add => {
+                let text = crate::grpc::refusal_text(refusal);
+                self.news.tell(News::Refused { pod, text });
+            }
+            Answer::Refused(_) | Answer::UnknownPod => {}
+        }
+    }
+
     fn log(&mut self, told: &Told) {
         let Told {
             answer, key, took, ..
         } = told;
+        if self.news.is_heard() {
+            self.tell(told);
+        }
         let took_us = took.as_micros();
         match answer {
             Answer::Assigned(leases) => {
