@@ -66,7 +66,7 @@ impl Pool {
                 free_prefixes,
             } => self.subnet_counted(now, &subnet, free_addresses, free_prefixes),
             Event::CheckpointFailed { keys, released, .. } => self.checkpoint_failed(now, &keys, &released),
-            Event::VethSeen { names } => self.veths_seen(now, &names),
+            Event::VethSeen { names, pods } => self.veths_seen(now, &names, &pods),
         }
         self.settle(now, &mut out);
         out

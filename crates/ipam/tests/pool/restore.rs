@@ -320,6 +320,7 @@ fn an_owner_whose_veth_shows_up_within_the_grace_stays() {
     let (mut rig, _) = node(2).restart(|r| r.kernel.veths = vec![]);
     rig.tell(vpcnet_ipam::Event::VethSeen {
         names: vec![format!("eni{}", host_veth_suffix("default", "web-1"))],
+        pods: vec![],
     });
     rig.pass(10_000);
     let again = rig.add(2);
@@ -338,6 +339,7 @@ fn an_owner_whose_link_goes_right_after_the_start_is_given_up_too() {
     rig.address(new);
     rig.tell(vpcnet_ipam::Event::VethSeen {
         names: vec![veth(&meta(1))],
+        pods: vec![],
     });
     rig.pass(29_999);
     assert_eq!(rig.sums().1, 3, "a list may be taken in mid-change");
