@@ -19,6 +19,7 @@ fn node() -> (Rig, IpAddr, IpAddr) {
     let second = rig.add_as(later(1), meta(1));
     let second = rig.address(second);
     assert_ne!(first, second);
+    rig.succeed_all();
     (rig, first, second)
 }
 
