@@ -82,7 +82,9 @@ impl Newcomers {
         match Socket::open().and_then(|mut socket| socket.links()) {
             Ok(links) => {
                 let may_be = links.iter().filter(|link| may_be_interface(&link.name, pods));
-                let new = may_be.filter_map(|link| link.mac).filter(|mac| !known.contains(mac));
+                let new = may_be
+                    .filter_map(|link| link.mac)
+                    .filter(|mac| !known.contains(mac));
                 new.for_each(|mac| self.link(mac));
             }
             Err(error) => tracing::warn!(%error, "the kernel does not list its links"),

@@ -12,7 +12,7 @@ use ipnet::Ipv6Net;
 use crate::action::Action;
 use crate::event::{Evidence, InterfaceFacts};
 use crate::ids::EniId;
-use crate::intent::What;
+use crate::intent::{Intent, IntentId, Phase, What};
 use crate::interface::{Interface, State};
 use crate::journal::Limbo;
 use crate::pool::Pool;
@@ -57,9 +57,36 @@ impl Pool {
         }
         match evidence {
             Evidence::Imds if self.targets.imds_only => self.made(now, facts),
+            Evidence::Ec2 if self.may_be_deleted(&facts.id, asked_at(now)) => {}
             Evidence::Ec2 => self.described(now, asked_at(now), facts),
             Evidence::Imds => self.listed_by_imds(now, facts, out),
         }
+    }
+
+    /// A read that may lag lists what was deleted a moment ago. Whether it is there after all is asked when none can lag.
+    fn may_be_deleted(&mut self, eni: &EniId, asked_at: Mono) -> bool {
+        let clear_at = self.deleted.get(eni).map(|at| at.plus(EC2_LAG));
+        let Some(clear_at) = clear_at.filter(|at| *at > asked_at) else {
+            return false;
+        };
+        if !self.intents.values().any(|i| i.eni() == Some(eni)) {
+            let id = IntentId(self.fresh_id());
+            let what = What::Describe {
+                eni: eni.clone(),
+                unsure: 0,
+                unsure_prefixes: 0,
+                doubt: false,
+            };
+            let intent = Intent {
+                what,
+                since: clear_at,
+                phase: Phase::Paused(clear_at),
+                trouble: None,
+            };
+            self.intents.insert(id, intent);
+            self.changed_state();
+        }
+        true
     }
 
     /// An interface that is being deleted is no place for pods, whoever shows it, whether or not it was known before.

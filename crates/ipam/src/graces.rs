@@ -102,7 +102,10 @@ pub(crate) fn has_link(meta: &PodMeta, addresses: &[IpAddr], names: &[String], p
         .map(|n| host_veth_suffix_nth(&meta.namespace, &meta.name, n))
         .collect();
     let its = |name: &str| suffixes.iter().any(|suffix| name.ends_with(suffix.as_str()));
-    if pods.iter().any(|r| addresses.contains(&r.address) && its(&r.host_veth)) {
+    if pods
+        .iter()
+        .any(|r| addresses.contains(&r.address) && its(&r.host_veth))
+    {
         return true;
     }
     let leads_elsewhere = |name: &String| pods.iter().any(|r| r.host_veth == *name);

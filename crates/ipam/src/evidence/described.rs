@@ -43,7 +43,11 @@ impl Pool {
             return;
         };
         let mut any = false;
-        for (_, a) in interface.addresses.iter_mut().filter(|(at, _)| !sure.contains(at)) {
+        for (_, a) in interface
+            .addresses
+            .iter_mut()
+            .filter(|(at, _)| !sure.contains(at))
+        {
             a.unsure = a.state != State::Owned;
             any |= a.unsure;
         }

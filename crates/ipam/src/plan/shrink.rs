@@ -163,10 +163,16 @@ fn could_go(pool: &Pool, card: CardIndex, i: &Interface) -> bool {
     i.serves(card)
         && !i.is_primary
         && i.kind == InterfaceKind::Interface
-        && i.addresses.values().all(|a| matches!(a.state, State::Free { .. } | State::Cooling { .. }))
+        && i.addresses
+            .values()
+            .all(|a| matches!(a.state, State::Free { .. } | State::Cooling { .. }))
         && i.prefixes.iter().all(|p| crate::prefix::is_usable(*p))
         && !pool.intents.values().any(|intent| intent.eni() == Some(&i.id))
-        && !pool.owners.values().flat_map(|o| &o.held).any(|h| may_lie_on(h, i))
+        && !pool
+            .owners
+            .values()
+            .flat_map(|o| &o.held)
+            .any(|h| may_lie_on(h, i))
 }
 
 /// An owner's address that is on no known interface may turn out to be on this one.

@@ -18,9 +18,8 @@ impl Pool {
     pub(super) fn settle_intents(&mut self, now: Now, notes: &mut Vec<RestoreNote>) {
         let mut dropped: Vec<(IntentId, EniId)> = Vec::new();
         let mut ask: Vec<EniId> = Vec::new();
-        let (interfaces, owners) = (&self.interfaces, &self.owners);
+        let interfaces = &self.interfaces;
         for (id, intent) in &mut self.intents {
-            let lived_on = |eni: &EniId| owners.values().any(|o| o.held.iter().any(|h| h.eni == *eni));
             match &mut intent.what {
                 What::Create(create) => create.unsure = true,
                 What::Assign { eni, count, kind } => {
@@ -80,7 +79,6 @@ impl Pool {
                         dropped.push((*id, eni.clone()));
                     }
                 }
-                What::Delete { eni, .. } if lived_on(eni) => dropped.push((*id, eni.clone())),
                 What::Delete { .. } | What::Describe { .. } => {}
             }
             if let Phase::Running(_) = intent.phase {
@@ -123,11 +121,7 @@ impl Pool {
 }
 
 /// Makes an interface's states agree with the intents there are.
-fn settle_interface(
-    interface: &mut Interface,
-    intents: &BTreeMap<IntentId, Intent>,
-    now: Mono,
-) {
+fn settle_interface(interface: &mut Interface, intents: &BTreeMap<IntentId, Intent>, now: Mono) {
     let deletes = |by: &IntentId| matches!(intents.get(by).map(|i| &i.what), Some(What::Delete { .. }));
     interface.deleting = interface.deleting.filter(deletes);
     for a in interface.addresses.values_mut() {

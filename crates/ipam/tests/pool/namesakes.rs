@@ -66,7 +66,11 @@ fn an_owner_whose_link_was_replaced_right_after_the_start_is_given_up() {
     rig.pass(25_000);
     seen(&mut rig, leads_to(second));
     rig.pass(5_000);
-    assert_eq!(rig.pool.holder(second), Some(&later(1)), "its link was seen in time");
+    assert_eq!(
+        rig.pool.holder(second),
+        Some(&later(1)),
+        "its link was seen in time"
+    );
     rig.pass(25_000);
     assert_eq!(rig.pool.holder(first), None);
     assert_eq!(rig.pool.holder(second), Some(&later(1)));

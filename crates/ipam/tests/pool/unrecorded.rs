@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use vpcnet_ipam::{Action, Answer, Event, Evidence, FailureClass, InterfaceFacts, Outcome, Restored, Targets};
+use vpcnet_ipam::{
+    Action, Answer, Event, Evidence, FailureClass, InterfaceFacts, Outcome, Restored, Targets,
+};
 
 use super::rig::{M5_LARGE, Rig, ip_targets};
 
@@ -136,7 +138,12 @@ fn a_pod_that_waits_for_it_is_told_so() {
     assert_eq!(rig.answer(pod), None, "there is hope");
     rig.pass(11_000);
     let refusal = rig.refusal(pod);
-    assert!(refusal.message.contains("3 were found by a start without own state"), "{refusal:?}");
+    assert!(
+        refusal
+            .message
+            .contains("3 were found by a start without own state"),
+        "{refusal:?}"
+    );
 }
 
 #[test]
@@ -171,5 +178,9 @@ fn an_interface_that_may_hold_a_pods_address_is_not_deleted() {
     // EC2 lags further than ever.
     rig.succeed_all();
     rig.pass(120_000);
-    assert!(rig.ordered().iter().all(|o| !o.starts_with("delete")), "{:?}", rig.ordered());
+    assert!(
+        rig.ordered().iter().all(|o| !o.starts_with("delete")),
+        "{:?}",
+        rig.ordered()
+    );
 }

@@ -200,7 +200,14 @@ fn setup(rng: &mut Rng, seed: u64) -> Setup {
         each: one(rng, &[0, 0, 0, 9, 17]),
         reserved: one(
             rng,
-            &[None, None, None, None, Some(Reserved::Prefixes), Some(Reserved::Named)],
+            &[
+                None,
+                None,
+                None,
+                None,
+                Some(Reserved::Prefixes),
+                Some(Reserved::Named),
+            ],
         ),
     });
     let subnets: Vec<SubnetSetup> = subnets.collect();

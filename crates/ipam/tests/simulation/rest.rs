@@ -66,8 +66,7 @@ impl World {
         self.robbed.retain(|at| held.contains(at) || owned(*at));
         let now = self.at;
         self.rests.retain(|_, until| *until > now);
-        let weather = self.weather.clone();
-        self.vpc.set_timing(weather);
+        self.vpc.set_timing(self.weather);
     }
 
     /// What is not as it should be on a node where nothing goes wrong.
@@ -95,7 +94,10 @@ impl World {
         let unserved = self.unserved(n);
         if let Some(how) = self.could_serve(n, &unserved) {
             let pods: Vec<u8> = unserved.iter().map(|(pod, _)| *pod).collect();
-            let detail = format!("node {n}: pods {pods:?} have no address, though {how}\n{}", explain());
+            let detail = format!(
+                "node {n}: pods {pods:?} have no address, though {how}\n{}",
+                explain()
+            );
             return Some(("every pod that fits has an address", detail));
         }
         let waits = !plan.blocked.is_empty() && plan.blocked.iter().all(|b| self.is_dry(n, b));
@@ -160,7 +162,11 @@ impl World {
         if !t.provisions() || t.unschedulable || sums.total + sums.coming >= t.max_pods || sums.cooling > 0 {
             return None;
         }
-        let left = |s: &SubnetId| self.vpc.choosable_now(&ec2::SubnetId(s.0.clone())).unwrap_or_default();
+        let left = |s: &SubnetId| {
+            self.vpc
+                .choosable_now(&ec2::SubnetId(s.0.clone()))
+                .unwrap_or_default()
+        };
         for i in pool.interfaces().filter(|i| i.card == card) {
             // What was taken from a pod takes room in the pool; what EC2 gave of it to another interface takes room there.
             let there = self.vpc.interface_now(&ec2::EniId(i.id.0.clone()));
@@ -174,9 +180,11 @@ impl World {
             }
         }
         let instance = &node.instance;
-        let there = |i: &&std::sync::Arc<ec2::Interface>| i.attachment.as_ref().is_some_and(|a| a.card == card.0);
+        let there =
+            |i: &&std::sync::Arc<ec2::Interface>| i.attachment.as_ref().is_some_and(|a| a.card == card.0);
         let first = limits.cards.first()?.card == card;
-        let taken = self.attached(instance).filter(there).count() + usize::from(t.reserve_trunk_slot && first);
+        let taken =
+            self.attached(instance).filter(there).count() + usize::from(t.reserve_trunk_slot && first);
         let most = limits.cards.iter().find(|c| c.card == card)?.interfaces;
         let most = t.max_eni.filter(|m| *m >= 1).map_or(most, |m| m.min(most));
         if taken >= usize::try_from(most).unwrap() {
