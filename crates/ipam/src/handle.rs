@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use crate::action::Action;
-use crate::event::Event;
+use crate::event::{Cards, Event};
 use crate::ids::{CardIndex, EniId, SubnetId};
 use crate::intent::{Create, IntentId, Phase, What};
 use crate::interface::State;
@@ -80,6 +80,10 @@ impl Pool {
         self.serve(now, out);
         self.end_waits(now, out);
         self.size_warm_pool(now);
+        // No card is to get addresses for a pod of every card that another card cannot serve.
+        if self.cards().nth(1).is_some() {
+            self.end_hopeless(now, Cards::Every, out);
+        }
         let mut current = plan(self, now);
         for _ in 0..PLANS {
             if current.steps.is_empty() {
@@ -88,7 +92,7 @@ impl Pool {
             self.carry_out(&current, now, out);
             current = plan(self, now);
         }
-        if self.end_hopeless(now, out) {
+        if self.end_hopeless(now, Cards::Any, out) {
             current = plan(self, now);
         }
         self.wake = self.wake_after(now.mono, &current);

@@ -45,8 +45,9 @@ impl Pool {
         }
     }
 
-    /// Refuses at once those whom nothing can serve before their deadline. True if there were any.
-    pub(crate) fn end_hopeless(&mut self, now: Now, out: &mut Vec<Action>) -> bool {
+    /// Refuses at once those whom nothing can serve before their deadline: `of` every card only those who want one of each, of any
+    /// all who wait. True if there were any.
+    pub(crate) fn end_hopeless(&mut self, now: Now, of: Cards, out: &mut Vec<Action>) -> bool {
         if self.waiting.is_empty() {
             return false;
         }
@@ -58,6 +59,9 @@ impl Pool {
                 Cards::Every => supplies.iter().all(|s| in_time(s).is_some()),
                 Cards::Any => supplies.iter().any(|s| in_time(s).is_some()),
             };
+            if !served && of == Cards::Every && wait.cards == Cards::Any {
+                continue;
+            }
             if !served {
                 hopeless.push((*turn, no_use(self, wait, now.mono)));
                 continue;
