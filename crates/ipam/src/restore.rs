@@ -113,8 +113,11 @@ impl Pool {
             interface.sure_at = None;
             interface.verify_at = interface.addresses.values().any(|a| a.unsure).then_some(now);
             interface.block = None;
-            interface.departed.clear();
-            interface.departed_prefixes.clear();
+            // A start is no proof that nobody lags any more.
+            let departed = interface.departed.values_mut();
+            departed
+                .chain(interface.departed_prefixes.values_mut())
+                .for_each(|at| *at = now);
             for a in interface.kept_mut() {
                 match &mut a.state {
                     State::Cooling { until: u } => *u = until,
@@ -131,7 +134,7 @@ impl Pool {
         for limbo in self.limbo.values_mut() {
             limbo.until = until;
         }
-        self.deleted.clear();
+        self.deleted.values_mut().for_each(|at| *at = now);
         self.unsure_until = None;
     }
 }

@@ -1,6 +1,6 @@
 //! Owners: those of the checkpoint, those that only the kernel shows, and where their addresses lie.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::note::RestoreNote;
 use crate::checkpoint::Allocation;
@@ -133,6 +133,7 @@ impl Pool {
     pub(super) fn settle_owned(&mut self, now: Now, notes: &mut Vec<RestoreNote>) {
         let until = now.mono.plus(self.targets.cooldown);
         let mut placed: Vec<(IpAddr, EniId)> = Vec::new();
+        let mut disputed: Vec<Ipv4Addr> = Vec::new();
         for interface in self.interfaces.values_mut() {
             for (at, a) in &mut interface.addresses {
                 if self.by_address.contains_key(&IpAddr::V4(*at)) {
@@ -141,7 +142,14 @@ impl Pool {
                 } else if a.state == State::Owned {
                     // Its owner gave it back, or is lost, at a time nobody wrote down.
                     a.state = State::Cooling { until };
+                    disputed.extend(a.disputed.then_some(*at));
                 }
+            }
+        }
+        // EC2 says whose it is now.
+        for interface in self.interfaces.values_mut() {
+            if disputed.iter().any(|at| interface.subnet_cidr.contains(at)) {
+                interface.verify_at = Some(now.mono);
             }
         }
         self.settle_owned_ipv6(until);
