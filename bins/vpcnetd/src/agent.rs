@@ -311,6 +311,11 @@ impl Life {
             let cloud = Arc::clone(&cloud);
             tokio::spawn(async move { startup::relist(&cloud).await });
         }
+        if !warm {
+            around
+                .newcomers
+                .unlisted(interfaces, &around.leftovers.prefixes());
+        }
         tokio::spawn(Arc::clone(&cloud.zone).until_known());
         tokio::spawn(Arc::clone(&around.newcomers).run(Arc::clone(&cloud)));
         tokio::spawn(look_when_starved(Arc::clone(&cloud), around.core.starved()));

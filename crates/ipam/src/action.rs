@@ -147,7 +147,8 @@ pub struct Lease {
     pub key: PodKey,
     /// The pod.
     pub meta: PodMeta,
-    /// Which of the pod's interfaces has it, from 0; `None`: not known, as addresses of the pod are missing.
+    /// Which of the pod's interfaces has it, from 0; `None`: not known, as addresses of the pod are missing, or none, as the pod
+    /// has a later sandbox whose links took the place.
     pub interface: Option<u32>,
 }
 

@@ -18,7 +18,9 @@ pub async fn look_again(around: Surroundings) {
     tokio::time::sleep(AFTER).await;
     loop {
         match kernel_evidence(&around.leftovers.prefixes()) {
-            Ok(seen) => return around.core.event(Event::VethSeen { names: seen.veths }),
+            Ok(KernelEvidence { veths, pods, .. }) => {
+                return around.core.event(Event::VethSeen { names: veths, pods });
+            }
             Err(error) => tracing::warn!(%error, "the kernel does not show its pods"),
         }
         tokio::time::sleep(RETRY).await;
