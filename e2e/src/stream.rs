@@ -60,8 +60,8 @@ impl Stream {
             .take()
             .map(|out| BufReader::new(out).read_line(&mut line));
         assert!(
-            matches!(ready, Some(Ok(n)) if n > 0),
-            "the serving end in {to} did not listen on {address}"
+            matches!(ready, Some(Ok(_))) && line.trim() == "listening",
+            "the serving end in {to} did not listen on {address}: {line:?}"
         );
         let mut client = lab
             .command(&[&["exec", from, "--", program, "connect"], how].concat())
@@ -77,8 +77,8 @@ impl Stream {
         let mut line = String::new();
         let first = lines.read_line(&mut line);
         assert!(
-            matches!(first, Ok(n) if n > 0),
-            "{from} got no connection to {how:?} in {to}"
+            first.is_ok() && line.trim() == "connected",
+            "{from} got no connection to {how:?} in {to}: {line:?}"
         );
         Self {
             server,

@@ -11,7 +11,6 @@ use crate::{
 /// A node in the public subnet: the internet may call its pods.
 const NODE: &str = "node-1";
 const INTERNET: &str = "203.0.113.77";
-const INTERNET_IPV6: &str = "2001:db8:feed::77";
 /// In the range that the pods' security group opens to the internet.
 const OPEN: usize = 30_600;
 
@@ -173,6 +172,12 @@ fn node_says(lab: &Lab, key: &str) -> String {
         .to_owned()
 }
 
+/// The host of the internet that has an IPv6 address of its own.
+fn internet(lab: &Lab) -> String {
+    let status = lab.json(&["status", "--json"]);
+    status["internet_ipv6"]["host"].as_str().unwrap().to_owned()
+}
+
 fn close(streams: Vec<Stream>) {
     for stream in streams {
         let (echoes, longest) = stream.close();
@@ -216,8 +221,9 @@ fn with_ipv6_addresses_settings_change_both_ways_and_pods_and_their_egress_never
     assert!(with_egress.contains("refuse_new"), "{with_egress}");
 
     let at = |address: &str, port: usize| format!("[{address}]:{port}");
+    let internet = internet(&lab);
     let mut streams = vec![
-        Stream::open(&lab, "pod/pod-0", "internet", &at(INTERNET_IPV6, 7000)),
+        Stream::open(&lab, "pod/pod-0", "internet", &at(&internet, 7000)),
         Stream::open(&lab, "pod/pod-0", "pod/pod-2", &at(&pods[2], 7000)),
         Stream::open(&lab, "pod/pod-0", "pod/far", &at(&far_pod, 7000)),
         Stream::open(&lab, "pod/far", "pod/pod-0", &at(&pods[0], 7001)),
@@ -229,12 +235,7 @@ fn with_ipv6_addresses_settings_change_both_ways_and_pods_and_their_egress_never
     for (n, step) in STEPS.iter().enumerate() {
         restart(&lab, node, &family, step);
         let port = 7100 + n;
-        streams.push(Stream::open(
-            &lab,
-            "pod/pod-0",
-            "internet",
-            &at(INTERNET_IPV6, port),
-        ));
+        streams.push(Stream::open(&lab, "pod/pod-0", "internet", &at(&internet, port)));
         assert_eq!(opened_by(&lab, "internet", port), pods[0], "with {:?}", step.env);
         let port = 7200 + n;
         streams.push(Stream::open(
@@ -314,8 +315,9 @@ fn with_ipv4_addresses_settings_change_both_ways_and_egress_by_ipv6_goes_on() {
     let before = table();
     assert!(before.contains("refuse_new"), "{before}");
     let at = |address: &str, port: usize| format!("[{address}]:{port}");
+    let internet = internet(&lab);
     let mut streams = vec![
-        Stream::open(&lab, "pod/pod-0", "internet", &at(INTERNET_IPV6, 7000)),
+        Stream::open(&lab, "pod/pod-0", "internet", &at(&internet, 7000)),
         Stream::open(&lab, "pod/pod-0", "internet", &format!("{INTERNET}:7000")),
         Stream::open(&lab, "pod/pod-0", "pod/pod-0", &at(&by_egress, 7400)),
     ];
@@ -333,12 +335,7 @@ fn with_ipv4_addresses_settings_change_both_ways_and_egress_by_ipv6_goes_on() {
         node.restart_after_kill(&env, READY);
         node.wait_until_ready(READY);
         let port = 7100 + n;
-        streams.push(Stream::open(
-            &lab,
-            "pod/pod-0",
-            "internet",
-            &at(INTERNET_IPV6, port),
-        ));
+        streams.push(Stream::open(&lab, "pod/pod-0", "internet", &at(&internet, port)));
         assert_eq!(opened_by(&lab, "internet", port), egress.node, "with {step:?}");
         refused(&lab, "pod-1", &by_egress, 7400);
         assert_eq!(table(), before, "with {step:?}");
