@@ -347,11 +347,16 @@ fn toggle(lab: &Lab, mode: &[&str], cards: &[&str]) {
         let said = kept(node);
         (!said.iter().any(|line| line.contains("until it is known"))).then_some(said)
     });
+    // A pod has one for each of its cards.
+    let links = pods.len() * addresses(lab, "pod-0").len();
+    let of_pods = format!(
+        "pods' links named eni…: kept for {links} links of the time before AWS_VPC_K8S_CNI_VETHPREFIX=abc"
+    );
     for part in [
         "connection mark 0x80 with its rule: kept for ",
         "connection mark 0x100 with its rule: kept for 1 connection of the time before",
         "translation to the node's address: kept for ",
-        "pods' links named eni…: kept for 14 pods of the time before AWS_VPC_K8S_CNI_VETHPREFIX=abc",
+        &of_pods,
     ] {
         assert!(said.iter().any(|line| line.starts_with(part)), "{part}: {said:?}");
     }

@@ -257,7 +257,7 @@ fn with_ipv6_addresses_settings_change_both_ways_and_pods_and_their_egress_never
         assert!(!rules(&lab).contains("1535:"), "with {:?}", step.env);
         println!("{:?}: kept {:?}", step.env, kept(node));
     }
-    let said = "pods' links named eni…: kept for 3 pods of the time before AWS_VPC_K8S_CNI_VETHPREFIX=abc";
+    let said = "pods' links named eni…: kept for 3 links of the time before AWS_VPC_K8S_CNI_VETHPREFIX=abc";
     wait_for("it is known whose links have the earlier names", NO_TRACE, || {
         (kept(node) == [said]).then_some(())
     });
