@@ -53,8 +53,8 @@ fn check(lab: &Lab, untranslated: &[&str]) -> Value {
 }
 
 /// The same with SNAT as by default, with excluded CIDRs, and without SNAT, under pods that run. `env`: of the mode; `to_pods`: for each
-/// of the two nodes, pods that its ports lead to: one of the primary interface, one of another.
-fn check_with_every_translation(lab: &Lab, env: &[&str], to_pods: u64) {
+/// of the two nodes, pods that its ports lead to: one of the primary interface, one of another; `public`: pods of public subnets.
+fn check_with_every_translation(lab: &Lab, env: &[&str], to_pods: u64, public: u64) {
     let peer = ["AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS=172.31.0.0/16"];
     let settings: [(&[&str], &[&str]); 4] = [
         (&[], &[]),
@@ -78,9 +78,9 @@ fn check_with_every_translation(lab: &Lab, env: &[&str], to_pods: u64) {
             "{setting:?}: {kinds}"
         );
         assert_eq!(tried("peer-to-node-port"), 2 * to_pods, "{setting:?}: {kinds}");
-        // Pods without translation have no public address, and the internet gateway lets none of them out.
+        // As itself a pod has no public address: the internet gateway lets none of them out, a NAT gateway does.
         let (seen, kept_in) = if untranslated.contains(&"0.0.0.0/0") {
-            (30, 30)
+            (60 - public, public)
         } else {
             (60, 0)
         };
@@ -124,7 +124,7 @@ fn sixty_pods_have_single_addresses_of_primary_and_other_interfaces() {
         assert_eq!(add(&lab, name, 30).len(), 30);
         assert_eq!(held(&Node::new(&lab, name)).1, 0, "no prefixes");
     }
-    check_with_every_translation(&lab, &env, 2);
+    check_with_every_translation(&lab, &env, 2, 30);
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn sixty_pods_have_addresses_of_prefixes_of_primary_and_other_interfaces() {
         assert_eq!(add(&lab, name, 30).len(), 30);
         assert_eq!(held(&Node::new(&lab, name)), (0, 2), "addresses and prefixes");
     }
-    check_with_every_translation(&lab, &env, 2);
+    check_with_every_translation(&lab, &env, 2, 30);
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn with_custom_networking_pods_are_in_the_configured_subnets_of_their_zone() {
         assert!(addresses.iter().all(|a| is_in(*a, network)), "{addresses:?}");
     }
     // Pods never have addresses of the primary interface.
-    check_with_every_translation(&lab, &custom, 1);
+    check_with_every_translation(&lab, &custom, 1, 0);
     // The other zone's subnet is named as of no use here.
     assert!(notes(&nodes[0]).contains(&subnets[1]), "{}", notes(&nodes[0]));
     assert!(!notes(&nodes[0]).contains(&subnets[0]), "{}", notes(&nodes[0]));

@@ -181,9 +181,13 @@ fn endpoints(status: &Status, pods: &[Pod], v6: bool, report: &mut Report) -> Ve
                 )
             });
             report.note("pod-address", owned);
+            let subnet = owner.and_then(|o| status.subnets.iter().find(|s| s.id == o.subnet));
             let kind = Kind::Pod {
                 node,
                 interface: owner.map(|o| (o.card, o.device)),
+                alone: subnet
+                    .filter(|s| !s.public)
+                    .map(|_| IpAddr::V4(status.nat_public)),
             };
             all.push(Endpoint {
                 name,

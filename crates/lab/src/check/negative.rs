@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ipnet::Ipv4Net;
 use rustix::net::{AddressFamily, Protocol, SendFlags, SocketType, bind, sendto, socket};
 
-use super::plan::{Endpoint, Kind, PORT, has_public, is_untranslated};
+use super::plan::{Endpoint, Kind, PORT, is_untranslated};
 use super::wire::{Seen, packet};
 use crate::control::{self, Ask, Status};
 use crate::error::LabError;
@@ -146,10 +146,7 @@ fn without_public_address(
     if address.is_ipv6() || !is_untranslated(address, untranslated) {
         return Vec::new();
     }
-    let of_public = |e: &Endpoint| match e.kind {
-        Kind::Pod { node, .. } => endpoints.get(node).is_some_and(has_public),
-        _ => false,
-    };
+    let of_public = |e: &Endpoint| matches!(e.kind, Kind::Pod { alone: None, .. });
     let pods = endpoints.iter().enumerate().filter(|(_, e)| of_public(e));
     pods.map(|(from, _)| Bad {
         kind: "untranslated-pod-to-internet",

@@ -21,6 +21,9 @@ pub(crate) enum Kind {
         node: usize,
         /// Card and device index of the interface that owns its address; `None`: no interface does.
         interface: Option<(u32, u32)>,
+        /// What the internet sees its connections come from when the node does not translate them: the NAT gateway of its
+        /// interface's subnet; `None`: that is a public subnet, whose gateway lets no private address through.
+        alone: Option<IpAddr>,
     },
     /// A node.
     Node {
@@ -107,7 +110,7 @@ pub(crate) fn node_ports(endpoints: &[Endpoint]) -> Vec<NodePort> {
     {
         for primary in [true, false] {
             let pod = endpoints.iter().position(|e| {
-                matches!(e.kind, Kind::Pod { node: n, interface: Some(i) } if n == node && (i == (0, 0)) == primary)
+                matches!(e.kind, Kind::Pod { node: n, interface: Some(i), .. } if n == node && (i == (0, 0)) == primary)
             });
             let port = u16::try_from(ports.len())
                 .ok()
@@ -206,7 +209,7 @@ fn expectation(
         // IPv6 is not translated: a pod is seen as what it is.
         (Kind::Pod { .. }, Kind::Internet) if a.address.is_ipv6() => ("pod-to-internet", a.address),
         // As itself a pod has no public address, and gets out by a NAT gateway alone.
-        (Kind::Pod { .. }, Kind::Internet) if as_itself && has_public(node_of(a)?) => return None,
+        (Kind::Pod { alone, .. }, Kind::Internet) if as_itself => ("pod-to-internet", (*alone)?),
         (Kind::Pod { .. }, Kind::Internet) => ("pod-to-internet", internet_sees(node_of(a)?)?),
         (Kind::Pod { .. }, Kind::Peer) if as_itself => ("pod-to-peer", a.address),
         (Kind::Pod { .. }, Kind::Peer) => ("pod-to-peer", node_of(a)?.address),
@@ -218,11 +221,6 @@ fn expectation(
     })
 }
 
-/// Whether a node has a public address.
-pub(crate) const fn has_public(node: &Endpoint) -> bool {
-    matches!(node.kind, Kind::Node { public: Some(_), .. })
-}
-
 /// Packets as large as the VPC carries, from the first pod of each interface of each node to the first pod of every
 /// other such interface.
 fn jumbo(endpoints: &[Endpoint]) -> Vec<Probe> {
@@ -231,6 +229,7 @@ fn jumbo(endpoints: &[Endpoint]) -> Vec<Probe> {
         Kind::Pod {
             node,
             interface: Some(interface),
+            ..
         } => Some((node, interface)),
         _ => None,
     };
@@ -332,6 +331,7 @@ mod tests {
             let kind = Kind::Pod {
                 node: usize::from(i % 2),
                 interface: Some((0, u32::from(i / 2 % 2))),
+                alone: nat.filter(|_| i % 2 == 1),
             };
             all.push(endpoint(&format!("pod/{i}"), 10 + i, kind));
         }
@@ -419,6 +419,7 @@ mod tests {
                 Kind::Pod {
                     node: 0,
                     interface: Some((1, 0)),
+                    alone: None,
                 },
             )
         };
