@@ -49,6 +49,10 @@ fuzz: ## everything that comes from outside, fuzzed and guided by coverage, VPCN
 bench: ## latency, memory, sizes and the burst, beside ptp and a floor program; writes target/bench/report.json (root)
 	@scripts/bench
 
+.PHONY: soak
+soak: ## VPCNET_SOAK_MINUTES (60) of churn on two nodes under faults: no leak, no growth, no ADD that fails for nothing (root)
+	@scripts/soak
+
 .PHONY: lint
 lint: ## formatting, clippy, documentation links, generated files, licences and bans of dependencies
 	@scripts/lint

@@ -103,7 +103,16 @@ fn files_are_right(lab: &Lab, node: Node<'_>) {
 }
 
 fn check(lab: &Lab) {
-    let report = match lab.try_run(&["check", "--json"]) {
+    check_untranslated(lab, &[]);
+}
+
+/// Every packet path there is; pods go to those CIDRs with their own address.
+fn check_untranslated(lab: &Lab, cidrs: &[&str]) {
+    let mut words = vec!["check", "--json"];
+    for cidr in cidrs {
+        words.extend(["--untranslated", cidr]);
+    }
+    let report = match lab.try_run(&words) {
         Ok(text) => text,
         Err(failure) => failure.stdout,
     };
@@ -147,6 +156,23 @@ fn sixty_pods_on_two_cards_reach_everything_and_keep_their_addresses() {
         files_are_right(&lab, node);
     }
     check(&lab);
+    for (setting, untranslated) in [
+        (
+            "AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS=172.31.0.0/16",
+            "172.31.0.0/16",
+        ),
+        ("AWS_VPC_K8S_CNI_EXTERNALSNAT=true", "0.0.0.0/0"),
+    ] {
+        for node in nodes {
+            node.restart_after_kill(&[ENV, &[setting]].concat(), SERVES_AGAIN);
+            node.wait_until_ready(SOON);
+        }
+        check_untranslated(&lab, &[untranslated]);
+    }
+    for node in nodes {
+        node.restart_after_kill(ENV, SERVES_AGAIN);
+        node.wait_until_ready(SOON);
+    }
 
     // A connection to a pod's address on the second card, kept over all that follows.
     let server = "every-node-1-1";

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use vpcnet_cloud::{Ec2, Imds, ImdsConfig, process_environment};
 use vpcnet_ipam::InterfaceFacts;
 
@@ -342,7 +342,8 @@ impl Life {
         around
             .publisher
             .change(|p| p.complaints.subnets = around.aims.complaints());
-        tokio::spawn(startup::look_again(around.clone()));
+        let pod_links = Arc::new(Notify::new());
+        tokio::spawn(startup::look_again(around.clone(), Arc::clone(&pod_links)));
         if warm {
             around
                 .snat
@@ -363,6 +364,7 @@ impl Life {
             metrics: Arc::clone(&around.metrics),
             publisher: around.publisher.clone(),
             newcomers: Arc::clone(&around.newcomers),
+            pod_links,
             leftovers: Arc::clone(&around.leftovers),
             egress: Egress::new(around.snat.takeover()),
         };

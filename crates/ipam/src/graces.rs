@@ -6,7 +6,11 @@ use std::time::Duration;
 use crate::ids::PodMeta;
 use crate::kernel::HostRoute;
 use crate::names::host_veth_suffix_nth;
+<<<<<<< HEAD
 use crate::owner::{Held, Standing, Superseded};
+=======
+use crate::owner::{Owner, Standing, Superseded};
+>>>>>>> soak
 use crate::pool::Pool;
 use crate::time::Now;
 
@@ -14,9 +18,37 @@ use crate::time::Now;
 /// the veth. Also how long a plugin may take to replace the veth of a pod's earlier sandbox.
 pub(crate) const GRACE: Duration = Duration::from_secs(30);
 
+/// Whether a look at the kernel's links may say something about owners.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Doubt {
+    /// Every owner asked for its address in this life of the agent.
+    Nobody,
+    /// There are owners who did not; the kernel has shown the links of all of them.
+    Possible,
+    /// The last look did not show the link of some of them; they are given up when their grace ends.
+    Now,
+}
+
 impl Pool {
+<<<<<<< HEAD
     /// The host veths of all pods that exist, and where they lead.
     pub(crate) fn veths_seen(&mut self, now: Now, names: &[String], pods: &[HostRoute]) {
+=======
+    /// Whether owners are in doubt, or may be.
+    #[must_use]
+    pub fn doubt(&self) -> Doubt {
+        let by = |owner: &Owner| match &owner.standing {
+            Standing::Confirmed => Doubt::Nobody,
+            Standing::Seen | Standing::Rebuilt { superseded: None } => Doubt::Possible,
+            Standing::Unconfirmed { .. } | Standing::Rebuilt { superseded: Some(_) } => Doubt::Now,
+        };
+        let all = self.owners.values().map(by);
+        all.max_by_key(|doubt| *doubt as u8).unwrap_or(Doubt::Nobody)
+    }
+
+    /// The host veths of all pods that exist.
+    pub(crate) fn veths_seen(&mut self, now: Now, names: &[String]) {
+>>>>>>> soak
         for (key, owner) in &mut self.owners {
             let has_link = |held: &[Held]| {
                 let addresses: Vec<IpAddr> = held.iter().map(|h| h.address).collect();

@@ -13,6 +13,7 @@ use crate::time::Now;
 
 impl Pool {
     pub(crate) fn action_failed(&mut self, now: Now, id: ActionId, failure: &Failure, out: &mut Vec<Action>) {
+        self.resumed(id);
         let Some(id) = self.intent_of(id) else { return };
         let Some(what) = self.intents.get(&id).map(|i| i.what.clone()) else {
             return;

@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use ipnet::Ipv4Net;
 use serde_json::Value;
 
 use super::{need_root, picture, print_json};
@@ -88,9 +89,9 @@ pub(super) fn exec(dir: &Dir, place: &str, command: &[String]) -> Result<(), Lab
     })
 }
 
-pub(super) fn check(dir: &Dir, json: bool) -> Result<ExitCode, LabError> {
+pub(super) fn check(dir: &Dir, json: bool, untranslated: &[Ipv4Net]) -> Result<ExitCode, LabError> {
     need_root()?;
-    let report = check::run(dir)?;
+    let report = check::run(dir, untranslated)?;
     if json {
         print_json(&report)?;
     } else {
