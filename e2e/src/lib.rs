@@ -13,12 +13,14 @@
 )]
 
 mod bin;
+mod kube;
 mod lab;
 mod node;
 mod stream;
 mod wait;
 
 pub use bin::{binary, cargo_bin};
+pub use kube::{AGNHOST, Cluster, Get, KubePod, response};
 pub use lab::{Failure, Lab, Options};
 pub use node::{Node, Pod};
 pub use stream::Stream;
