@@ -5,7 +5,6 @@
 //! kernel kills the second, and with it everything on the machine: containers, too, and their mounts.
 
 use std::io::{BufReader, Write as _};
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -70,7 +69,6 @@ pub fn run(spec: &str) -> Result<ExitCode, LabError> {
         .args(["machine-init", spec])
         .status()
         .map_err(spawn)?;
-    tracing::info!(namespace = read.namespace, code = ?status.code(), signal = ?status.signal(), "machine ended");
     Ok(if status.success() {
         ExitCode::SUCCESS
     } else {

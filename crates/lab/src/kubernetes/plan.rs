@@ -399,6 +399,13 @@ mod tests {
     }
 
     #[test]
+    fn the_dns_servers_service_has_the_address_that_kubelets_tell_pods() {
+        let manifest = include_str!("../../kubernetes/kube-dns/manifest.yaml");
+        assert!(manifest.contains(&format!("clusterIP: {DNS_SERVICE}\n")));
+        assert!(SERVICES.parse::<ipnet::Ipv4Net>().unwrap().contains(&DNS_SERVICE));
+    }
+
+    #[test]
     fn no_kube_proxy_means_none() {
         let names = |proxy| -> Vec<String> {
             let programs = cluster(proxy).node(&node());
