@@ -279,7 +279,10 @@ impl Cluster {
             .iter()
             .flat_map(|r| [r.host.clone(), r.port.to_string(), r.path.clone()])
             .collect();
-        let script = format!("printf '%s\\n' \"$@\" | xargs -n 3 -P 8 bash -c '{}' _", one.replace('\'', r"'\''"));
+        let script = format!(
+            "printf '%s\\n' \"$@\" | xargs -n 3 -P 8 bash -c '{}' _",
+            one.replace('\'', r"'\''")
+        );
         let mut arguments = vec!["exec", place, "--", "bash", "-c", &script, "_"];
         arguments.extend(words.iter().map(String::as_str));
         let printed = self.lab.run(&arguments);
@@ -317,9 +320,11 @@ impl Cluster {
         request: &Get,
         pleases: impl Fn(&str) -> bool,
     ) -> String {
-        wait_for(&format!("{what}: {request:?} from {place}"), Duration::from_secs(60), || {
-            self.fetch_one(place, request).filter(|a| pleases(a))
-        })
+        wait_for(
+            &format!("{what}: {request:?} from {place}"),
+            Duration::from_secs(60),
+            || self.fetch_one(place, request).filter(|a| pleases(a)),
+        )
     }
 
     /// Whether EC2 says that an address belongs to one of the node's interfaces.

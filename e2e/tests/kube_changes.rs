@@ -101,7 +101,9 @@ fn pods_keep_their_network_while_the_api_server_is_away_and_new_ones_get_theirs_
     let pods = cluster.wait_for_pods("app=web", 4, 2 * MINUTE);
     let going = cluster.wait_for_pods("app=going", 4, 2 * MINUTE);
 
-    cluster.lab.run(&["component", "kill", "control-plane", "kube-apiserver"]);
+    cluster
+        .lab
+        .run(&["component", "kill", "control-plane", "kube-apiserver"]);
     cluster
         .try_kubectl(&["get", "--raw=/readyz", "--request-timeout=2s"])
         .expect_err("it is away");
@@ -119,7 +121,9 @@ fn pods_keep_their_network_while_the_api_server_is_away_and_new_ones_get_theirs_
     node.restart_after_kill(&[], MINUTE);
     all_reach_all(&cluster, &pods);
 
-    cluster.lab.run(&["component", "start", "control-plane", "kube-apiserver"]);
+    cluster
+        .lab
+        .run(&["component", "start", "control-plane", "kube-apiserver"]);
     cluster.kubectl(&["scale", "deployment/web", "--replicas=8"]);
     let pods = cluster.wait_for_pods("app=web", 8, 3 * MINUTE);
     cluster.wait_for_pods("app=going", 4, 3 * MINUTE);
@@ -133,7 +137,17 @@ fn pods_keep_their_network_while_the_api_server_is_away_and_new_ones_get_theirs_
 fn kill_container(cluster: &Cluster, node: &str, id: &str) {
     let place = format!("kubelet/{node}");
     cluster.lab.run(&[
-        "exec", &place, "--", "ctr", "--namespace", "k8s.io", "task", "kill", "--signal", "SIGKILL", id,
+        "exec",
+        &place,
+        "--",
+        "ctr",
+        "--namespace",
+        "k8s.io",
+        "task",
+        "kill",
+        "--signal",
+        "SIGKILL",
+        id,
     ]);
 }
 
@@ -168,22 +182,18 @@ fn pods_outlive_the_end_of_kubelet_and_containerd_and_no_address_is_lost() {
 
 /// What the agents hold as owned is what pods have, on every node, as soon as all that was under way is over.
 fn every_owner_is_a_pod(cluster: &Cluster) {
-    wait_for(
-        "the agents' owners are the cluster's pods",
-        3 * MINUTE,
-        || {
-            let list = cluster.try_get(&["pods", "--all-namespaces"]).ok()?;
-            let pods: BTreeSet<String> = list["items"]
-                .as_array()?
-                .iter()
-                .filter_map(|p| p["status"]["podIP"].as_str().map(str::to_owned))
-                .collect();
-            let owned: BTreeSet<String> = cluster
-                .lab_nodes()
-                .iter()
-                .flat_map(|n| Node::new(&cluster.lab, n).owners().into_keys())
-                .collect();
-            (owned == pods).then_some(())
-        },
-    );
+    wait_for("the agents' owners are the cluster's pods", 3 * MINUTE, || {
+        let list = cluster.try_get(&["pods", "--all-namespaces"]).ok()?;
+        let pods: BTreeSet<String> = list["items"]
+            .as_array()?
+            .iter()
+            .filter_map(|p| p["status"]["podIP"].as_str().map(str::to_owned))
+            .collect();
+        let owned: BTreeSet<String> = cluster
+            .lab_nodes()
+            .iter()
+            .flat_map(|n| Node::new(&cluster.lab, n).owners().into_keys())
+            .collect();
+        (owned == pods).then_some(())
+    });
 }

@@ -56,10 +56,16 @@ fn traces(base: &str) -> BTreeSet<String> {
 
 /// Settings of the whole machine that a kubelet changes if it can.
 fn settings() -> Vec<(PathBuf, String)> {
-    ["vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/hostname"]
-        .map(|name| Path::new("/proc/sys").join(name))
-        .map(|path| (path.clone(), fs::read_to_string(&path).unwrap()))
-        .into()
+    [
+        "vm/overcommit_memory",
+        "vm/panic_on_oom",
+        "kernel/panic",
+        "kernel/panic_on_oops",
+        "kernel/hostname",
+    ]
+    .map(|name| Path::new("/proc/sys").join(name))
+    .map(|path| (path.clone(), fs::read_to_string(&path).unwrap()))
+    .into()
 }
 
 fn cluster_with_pods() -> (Cluster, String) {
@@ -69,7 +75,14 @@ fn cluster_with_pods() -> (Cluster, String) {
          args: [netexec]}}]}}}}"
     ));
     cluster.wait_for_pods("app=web", 1, Duration::from_secs(120));
-    let base = cluster.lab.directory().file_name().unwrap().to_str().unwrap().to_owned();
+    let base = cluster
+        .lab
+        .directory()
+        .file_name()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .to_owned();
     (cluster, base)
 }
 
@@ -78,7 +91,12 @@ fn down_leaves_no_process_mount_group_namespace_or_file() {
     let before = settings();
     let (cluster, base) = cluster_with_pods();
     let there = traces(&base);
-    for part in ["/run/netns/", "/sys/fs/cgroup/", "/var/lib/vpcnet-lab/", "process "] {
+    for part in [
+        "/run/netns/",
+        "/sys/fs/cgroup/",
+        "/var/lib/vpcnet-lab/",
+        "process ",
+    ] {
         assert!(
             there.iter().any(|t| t.starts_with(part)),
             "the test looks at the wrong places: no {part} in {there:?}"
@@ -96,7 +114,10 @@ fn when_the_daemon_is_killed_the_machines_end_with_it_and_down_clears_the_rest()
     let state: serde_json::Value = serde_json::from_str(&fs::read_to_string(state).unwrap()).unwrap();
     let init = cluster.status()["node-1"]["kubernetes"]["init"].as_i64().unwrap();
     let daemon = state["daemon"]["pid"].as_i64().unwrap().to_string();
-    let killed = std::process::Command::new("kill").args(["-KILL", &daemon]).status().unwrap();
+    let killed = std::process::Command::new("kill")
+        .args(["-KILL", &daemon])
+        .status()
+        .unwrap();
     assert!(killed.success());
     wait_for_or(
         || format!("pid 1 of the node, {init}, ends with the daemon"),

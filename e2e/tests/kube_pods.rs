@@ -30,16 +30,19 @@ fn check<T>(what: &str, work: impl FnOnce() -> T) -> T {
 
 #[test]
 fn a_hundred_pods_on_two_nodes_have_all_that_kubernetes_promises_of_their_network() {
-    let cluster = check("a cluster of two nodes comes up and vpcnet makes them Ready", || {
-        Cluster::up(&["--nodes", "2", "--type", "m5.xlarge"])
-    });
+    let cluster = check(
+        "a cluster of two nodes comes up and vpcnet makes them Ready",
+        || Cluster::up(&["--nodes", "2", "--type", "m5.xlarge"]),
+    );
     check("each node is to Kubernetes what it is to EC2", || nodes(&cluster));
-    let pods = check("a hundred pods become Ready with addresses of their nodes' interfaces", || {
-        hundred(&cluster)
-    });
-    check("every pod reaches one on its own node and one on the other, as itself", || {
-        pod_to_pod(&cluster, &pods)
-    });
+    let pods = check(
+        "a hundred pods become Ready with addresses of their nodes' interfaces",
+        || hundred(&cluster),
+    );
+    check(
+        "every pod reaches one on its own node and one on the other, as itself",
+        || pod_to_pod(&cluster, &pods),
+    );
     check("a Service's address leads to pods on both nodes", || {
         cluster_ip(&cluster, &pods)
     });
@@ -49,17 +52,22 @@ fn a_hundred_pods_on_two_nodes_have_all_that_kubernetes_promises_of_their_networ
     check("a NodePort is reached from outside on every node", || {
         node_port(&cluster)
     });
-    check("a NodePort that is local keeps the client's address, and answers only where a pod is", || {
-        local_node_port(&cluster)
-    });
+    check(
+        "a NodePort that is local keeps the client's address, and answers only where a pod is",
+        || local_node_port(&cluster),
+    );
     check("a host port is reached on its node", || host_port(&cluster));
-    check("exec and logs reach the pods' nodes", || exec_and_logs(&cluster, &pods));
-    check("probes reach pods, and a failing one restarts its container", || {
-        probes(&cluster)
+    check("exec and logs reach the pods' nodes", || {
+        exec_and_logs(&cluster, &pods)
     });
-    check("a pod of a StatefulSet that is started again is found by its name", || {
-        stateful_set(&cluster)
-    });
+    check(
+        "probes reach pods, and a failing one restarts its container",
+        || probes(&cluster),
+    );
+    check(
+        "a pod of a StatefulSet that is started again is found by its name",
+        || stateful_set(&cluster),
+    );
     check("when all pods have gone every address is free", || {
         all_gone(&cluster);
     });
@@ -137,8 +145,14 @@ spec:
                 "{pod:?} is on {lab_name}, whose interfaces have {}",
                 in_lab["interfaces"]
             );
-            assert!(!primaries.contains(pod.address.as_str()), "{pod:?} has a node's address");
-            assert!(seen.insert(pod.address.clone()), "{pod:?} has an address that another has, too");
+            assert!(
+                !primaries.contains(pod.address.as_str()),
+                "{pod:?} has a node's address"
+            );
+            assert!(
+                seen.insert(pod.address.clone()),
+                "{pod:?} has an address that another has, too"
+            );
         }
     }
     assert_eq!(seen.len(), 100);
@@ -155,13 +169,19 @@ fn by_node(pods: &[KubePod]) -> Vec<Vec<&KubePod>> {
 
 fn pod_to_pod(cluster: &Cluster, pods: &[KubePod]) {
     let nodes = by_node(pods);
-    let [a, b] = nodes.as_slice() else { panic!("{nodes:?}") };
+    let [a, b] = nodes.as_slice() else {
+        panic!("{nodes:?}")
+    };
     // Each pod asks the next one here, and its counterpart there.
     let mut asked = Vec::new();
     for (here, there) in [(a, b), (b, a)] {
         for (i, from) in here.iter().enumerate() {
             for to in [here[(i + 1) % here.len()], there[i % there.len()]] {
-                asked.push((from, to, Get::through(&from.address, &to.address, 8080, "clientip")));
+                asked.push((
+                    from,
+                    to,
+                    Get::through(&from.address, &to.address, 8080, "clientip"),
+                ));
             }
         }
     }
@@ -187,13 +207,19 @@ fn service(cluster: &Cluster, name: &str, spec: &str) -> serde_json::Value {
 }
 
 fn cluster_ip(cluster: &Cluster, pods: &[KubePod]) {
-    let made = service(cluster, "web", "selector: {app: web}, ports: [{port: 80, targetPort: 8080}]");
+    let made = service(
+        cluster,
+        "web",
+        "selector: {app: web}, ports: [{port: 80, targetPort: 8080}]",
+    );
     let address = made["spec"]["clusterIP"].as_str().unwrap();
     for here in by_node(pods) {
         let from = &here[0];
         // Until kube-proxy has written it.
         let ask = Get::through(&from.address, address, 80, "hostname");
-        cluster.wait_for_answer("the Service answers", "control-plane", &ask, |a| response(a).is_some());
+        cluster.wait_for_answer("the Service answers", "control-plane", &ask, |a| {
+            response(a).is_some()
+        });
         let mut reached = BTreeSet::new();
         wait_for_or(
             || format!("pods on both nodes are reached through {address}"),
@@ -201,7 +227,10 @@ fn cluster_ip(cluster: &Cluster, pods: &[KubePod]) {
             || {
                 let answer = cluster.fetch_one("control-plane", &ask)?;
                 let name = response(&answer)?;
-                let pod = pods.iter().find(|p| p.name == name).unwrap_or_else(|| panic!("{name} is no pod"));
+                let pod = pods
+                    .iter()
+                    .find(|p| p.name == name)
+                    .unwrap_or_else(|| panic!("{name} is no pod"));
                 reached.insert(pod.node.clone());
                 (reached.len() == 2).then_some(())
             },
@@ -242,7 +271,12 @@ fn names(cluster: &Cluster, pods: &[KubePod]) {
         cluster.wait_for_answer("the headless name is found", "control-plane", &ask, |answer| {
             response(answer).is_some_and(|r| pods.iter().any(|p| p.name == r))
         });
-        let unknown = Get::through(&from.address, "nobody.default.svc.cluster.local", 8080, "hostname");
+        let unknown = Get::through(
+            &from.address,
+            "nobody.default.svc.cluster.local",
+            8080,
+            "hostname",
+        );
         let answer = cluster.fetch_one("control-plane", &unknown).unwrap();
         assert!(answer.contains("no such host"), "{answer}");
     }
@@ -263,7 +297,9 @@ fn node_port(cluster: &Cluster) {
     // The internet reaches a node by its public address, which is in the public subnet alone; the peer reaches both.
     let public = status["node-1"]["public"].as_str().unwrap();
     let from_internet = Get::new(public, port, "/hostname");
-    cluster.wait_for_answer("the NodePort answers", "internet", &from_internet, |a| a.starts_with("web-"));
+    cluster.wait_for_answer("the NodePort answers", "internet", &from_internet, |a| {
+        a.starts_with("web-")
+    });
     for node in status.values() {
         let primary = node["primary"].as_str().unwrap();
         let ask = Get::new(primary, port, "/hostname");
@@ -273,7 +309,11 @@ fn node_port(cluster: &Cluster) {
             .map(|i| Get::new(primary, port, &format!("/hostname?{i}")))
             .collect();
         let answers = cluster.fetch("peer", &many);
-        let failed: Vec<&Get> = answers.iter().filter(|(_, a)| a.is_none()).map(|(g, _)| g).collect();
+        let failed: Vec<&Get> = answers
+            .iter()
+            .filter(|(_, a)| a.is_none())
+            .map(|(g, _)| g)
+            .collect();
         assert!(failed.is_empty(), "no answer to {failed:?}");
         let different: BTreeSet<&String> = answers.values().flatten().collect();
         assert!(different.len() > 10, "only {different:?} answered");
@@ -311,7 +351,11 @@ spec:
         &Get::new(public, port, "/clientip"),
         |a| a.contains(':'),
     );
-    assert_eq!(seen.rsplit_once(':').unwrap().0, client, "the pod saw another client");
+    assert_eq!(
+        seen.rsplit_once(':').unwrap().0,
+        client,
+        "the pod saw another client"
+    );
     let there = status["node-2"]["primary"].as_str().unwrap();
     let answer = cluster.fetch_one("peer", &Get::new(there, port, "/clientip"));
     assert_eq!(answer, None, "node-2 has no such pod");
@@ -355,10 +399,26 @@ fn exec_and_logs(cluster: &Cluster, pods: &[KubePod]) {
     for here in by_node(pods) {
         let (pod, peer) = (here[0], here[1]);
         let target = format!("{}:8080", peer.address);
-        cluster.kubectl(&["exec", &pod.name, "--", "/agnhost", "connect", "--timeout=5s", &target]);
+        cluster.kubectl(&[
+            "exec",
+            &pod.name,
+            "--",
+            "/agnhost",
+            "connect",
+            "--timeout=5s",
+            &target,
+        ]);
         let nobody = format!("{}:8099", peer.address);
         cluster
-            .try_kubectl(&["exec", &pod.name, "--", "/agnhost", "connect", "--timeout=2s", &nobody])
+            .try_kubectl(&[
+                "exec",
+                &pod.name,
+                "--",
+                "/agnhost",
+                "connect",
+                "--timeout=2s",
+                &nobody,
+            ])
             .expect_err("nobody listens there");
         let log = cluster.kubectl(&["logs", &pod.name]);
         assert!(log.contains("Started HTTP server on port 8080"), "{log}");
@@ -435,15 +495,22 @@ spec:
 
 fn all_gone(cluster: &Cluster) {
     cluster.kubectl(&["delete", "deployment/web", "statefulset/db", "--wait=false"]);
-    cluster.kubectl(&["--namespace=kube-system", "scale", "deployment/kube-dns", "--replicas=0"]);
+    cluster.kubectl(&[
+        "--namespace=kube-system",
+        "scale",
+        "deployment/kube-dns",
+        "--replicas=0",
+    ]);
     for label in ["app=web", "app=db", "app=lone", "app=hostly", "app=sick"] {
         cluster.wait_for_none(label, CROWD);
     }
     for name in cluster.lab_nodes() {
         let node = Node::new(&cluster.lab, &name);
-        wait_for(&format!("{name} has given every address back"), 2 * MINUTE, || {
-            node.pool().is_ok_and(|(_, assigned)| assigned == 0).then_some(())
-        });
+        wait_for(
+            &format!("{name} has given every address back"),
+            2 * MINUTE,
+            || node.pool().is_ok_and(|(_, assigned)| assigned == 0).then_some(()),
+        );
         assert!(node.owners().is_empty(), "{:?}", node.owners());
         assert!(node.host_veths().is_empty(), "{:?}", node.host_veths());
     }

@@ -64,7 +64,11 @@ pub(super) fn start(dir: &Dir, options: &Options) -> Result<(), LabError> {
         kubernetes::check_present()?;
     }
     // Without agents it is only needed when one is started, which will say that it is missing.
-    let find = if options.with_agents() { program } else { program_path };
+    let find = if options.with_agents() {
+        program
+    } else {
+        program_path
+    };
     let agent = find("vpcnetd", "VPCNETD")?;
     if let Some(made) = Records::load(dir)? {
         if let Some(daemon) = made.daemon.filter(Process::alive) {

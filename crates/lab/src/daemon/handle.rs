@@ -63,7 +63,11 @@ impl Daemon {
             } => self.node_add(name, instance_type, subnet, agent).await,
             Ask::NodeRemove { name } => self.node_remove(&name).await,
             Ask::Agent { node, action, env } => self.blocking(move |d| d.agent(&node, action, &env)).await,
-            Ask::Component { machine, name, action } => {
+            Ask::Component {
+                machine,
+                name,
+                action,
+            } => {
                 self.blocking(move |d| {
                     d.cluster()?.component(&machine, &name, action)?;
                     Ok(Value::Null)

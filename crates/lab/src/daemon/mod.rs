@@ -144,16 +144,22 @@ async fn kubernetes(
     network: &Network,
 ) -> Result<cluster::Cluster, LabError> {
     let socket = || LabError::socket("listen on 127.0.0.1 for the API server");
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(socket())?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .map_err(socket())?;
     let port = listener.local_addr().map_err(socket())?.port();
     let view = engine.with(|vpc, _| vpc.fabric());
     let mut hosts = handle::hosts(&view, network);
-    let at = hosts.iter().position(|h| h.name == crate::kubernetes::CONTROL_PLANE);
-    let control_plane = at.map(|at| hosts.swap_remove(at)).ok_or_else(|| LabError::Unknown {
-        kind: "instance",
-        name: crate::kubernetes::CONTROL_PLANE.to_owned(),
-        known: Vec::new(),
-    })?;
+    let at = hosts
+        .iter()
+        .position(|h| h.name == crate::kubernetes::CONTROL_PLANE);
+    let control_plane = at
+        .map(|at| hosts.swap_remove(at))
+        .ok_or_else(|| LabError::Unknown {
+            kind: "instance",
+            name: crate::kubernetes::CONTROL_PLANE.to_owned(),
+            known: Vec::new(),
+        })?;
     let to = (control_plane.address, API_PORT);
     tokio::spawn(forward::serve(listener, control_plane.namespace.clone(), to));
     let settings = cluster::Settings {
@@ -165,7 +171,10 @@ async fn kubernetes(
         port,
     };
     let network = network.clone();
-    cluster::Cluster::new(settings, Box::new(move |change| network.record(|made| change(made))))
+    cluster::Cluster::new(
+        settings,
+        Box::new(move |change| network.record(|made| change(made))),
+    )
 }
 
 /// Opens the faces and returns the port of the EC2 face outside the lab's namespaces.

@@ -159,7 +159,11 @@ fn own_sys() -> Result<(), LabError> {
 
 /// Lays an empty tmpfs over `parent`, brings back what was there but `hidden`, and adds `own` directories: empty ones,
 /// or bound from elsewhere. So nothing is made in the machine's `parent` itself.
-pub(crate) fn overlay(parent: &Path, own: &[(OsString, Option<PathBuf>)], hidden: &[&str]) -> Result<(), LabError> {
+pub(crate) fn overlay(
+    parent: &Path,
+    own: &[(OsString, Option<PathBuf>)],
+    hidden: &[&str],
+) -> Result<(), LabError> {
     // The descriptor still leads to what the tmpfs is going to cover.
     let old = open(
         parent,

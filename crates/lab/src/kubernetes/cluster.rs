@@ -141,8 +141,14 @@ impl Cluster {
             let serving = self
                 .wait_for_api()
                 .and_then(|()| self.kubectl(&["apply", "-f", "-"], DNS).map(drop));
-            let panicked = || Err(LabError::Refused("a thread that starts a node panicked".to_owned()));
-            let booted = booting.into_iter().map(|t| t.join().unwrap_or_else(|_| panicked()));
+            let panicked = || {
+                Err(LabError::Refused(
+                    "a thread that starts a node panicked".to_owned(),
+                ))
+            };
+            let booted = booting
+                .into_iter()
+                .map(|t| t.join().unwrap_or_else(|_| panicked()));
             booted.chain([serving]).collect::<Result<(), LabError>>()
         })?;
         for node in &nodes {

@@ -40,7 +40,11 @@ pub fn install(init: i32, plugin: &Path) -> Result<(), LabError> {
     let program = fs::read(plugin).map_err(LabError::file("read", plugin))?;
     put(&root.join("opt/cni/bin/aws-cni"), &program, 0o755)?;
     let text = format!("{:#}\n", conflist());
-    put(&root.join("etc/cni/net.d/10-aws.conflist"), text.as_bytes(), 0o644)
+    put(
+        &root.join("etc/cni/net.d/10-aws.conflist"),
+        text.as_bytes(),
+        0o644,
+    )
 }
 
 /// Whole or not at all: containerd watches the directory.
@@ -74,7 +78,10 @@ mod tests {
     #[test]
     fn the_plugin_gets_annotations_and_portmap_gets_ports() {
         let plugins = conflist()["plugins"].clone();
-        assert_eq!(plugins[0]["capabilities"]["io.kubernetes.cri.pod-annotations"], true);
+        assert_eq!(
+            plugins[0]["capabilities"]["io.kubernetes.cri.pod-annotations"],
+            true
+        );
         assert_eq!(plugins[1]["capabilities"]["portMappings"], true);
     }
 }

@@ -175,7 +175,10 @@ impl Programs {
 
     fn unknown(&self, name: &str) -> String {
         let known: Vec<String> = self.lock().keys().cloned().collect();
-        format!("no program '{name}' was started here; there are: {}", known.join(", "))
+        format!(
+            "no program '{name}' was started here; there are: {}",
+            known.join(", ")
+        )
     }
 
     fn start(&self, program: Program) -> Result<(), String> {
@@ -232,7 +235,10 @@ impl Programs {
         while all.get(name).is_some_and(|e| e.pid == Some(pid)) {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(format!("{name} still runs {} ms after the signal", limit.as_millis()));
+                return Err(format!(
+                    "{name} still runs {} ms after the signal",
+                    limit.as_millis()
+                ));
             }
             let waited = self.changed.wait_timeout(all, left);
             all = waited.unwrap_or_else(PoisonError::into_inner).0;

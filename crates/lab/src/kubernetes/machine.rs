@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use super::cgroups::Group;
 use super::cgroups;
+pub use super::cgroups::Group;
 use super::init::{Component, Order, Program, Reply};
 use crate::edge::{Own, unshare};
 use crate::error::LabError;
@@ -152,7 +152,9 @@ impl Machine {
 
     /// Starts again a program that was started before and has ended.
     pub(crate) fn start_again(&self, name: &str) -> Result<(), LabError> {
-        self.order(&Order::StartAgain { name: name.to_owned() })
+        self.order(&Order::StartAgain {
+            name: name.to_owned(),
+        })
     }
 
     /// Ends a program by a signal and waits for it.
@@ -204,7 +206,9 @@ impl Drop for Machine {
 
 fn read<T: DeserializeOwned>(spec: &Spec, from: &mut impl std::io::BufRead) -> Result<T, LabError> {
     let mut line = String::new();
-    let said = from.read_line(&mut line).map_err(LabError::socket("read from a machine"))?;
+    let said = from
+        .read_line(&mut line)
+        .map_err(LabError::socket("read from a machine"))?;
     if said == 0 {
         return Err(failed(spec, "it ended; see the lab's log"));
     }

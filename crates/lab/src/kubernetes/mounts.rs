@@ -85,8 +85,20 @@ fn cgroups(groups: &[super::cgroups::Group]) -> Result<(), LabError> {
         fs::create_dir(&target).map_err(LabError::file("create", &target))?;
         match name.to_str().unwrap_or_default() {
             "unified" => mount("cgroup2", &target, "cgroup2", NO_PROGRAMS, None),
-            "systemd" => mount("cgroup", &target, "cgroup", NO_PROGRAMS, Some(c"none,name=systemd")),
-            controllers => mount("cgroup", &target, "cgroup", NO_PROGRAMS, Some(option(controllers)?.as_c_str())),
+            "systemd" => mount(
+                "cgroup",
+                &target,
+                "cgroup",
+                NO_PROGRAMS,
+                Some(c"none,name=systemd"),
+            ),
+            controllers => mount(
+                "cgroup",
+                &target,
+                "cgroup",
+                NO_PROGRAMS,
+                Some(option(controllers)?.as_c_str()),
+            ),
         }
         .map_err(at(target))?;
     }
@@ -162,7 +174,14 @@ fn disk(spec: &Spec) -> Result<(), LabError> {
             upper.display(),
             work.display()
         ))?;
-        mount("overlay", *path, "overlay", MountFlags::empty(), Some(options.as_c_str())).map_err(at(*path))?;
+        mount(
+            "overlay",
+            *path,
+            "overlay",
+            MountFlags::empty(),
+            Some(options.as_c_str()),
+        )
+        .map_err(at(*path))?;
     }
     // Opened before it is covered: the disk may lie below.
     let disk = open(

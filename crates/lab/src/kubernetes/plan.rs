@@ -111,9 +111,8 @@ impl Cluster {
     /// The control plane's programs, in the order to start them; all but the first two wait for the API server by themselves.
     #[must_use]
     pub fn control_plane(&self) -> Vec<Program> {
-        let run = |name: &str, arguments: &[String]| {
-            self.program(super::CONTROL_PLANE, name, arguments.to_vec())
-        };
+        let run =
+            |name: &str, arguments: &[String]| self.program(super::CONTROL_PLANE, name, arguments.to_vec());
         let client = |name: &str| format!("--kubeconfig={}", self.secret(&format!("{name}.kubeconfig")));
         vec![
             run(
@@ -303,7 +302,8 @@ impl Node {
 
 /// In the form of containerd 1, which containerd 2 reads as well.
 fn containerd_config() -> String {
-    let unused = ["aufs", "btrfs", "devmapper", "zfs"].map(|s| format!("\"io.containerd.snapshotter.v1.{s}\""));
+    let unused =
+        ["aufs", "btrfs", "devmapper", "zfs"].map(|s| format!("\"io.containerd.snapshotter.v1.{s}\""));
     format!(
         r#"version = 2
 disabled_plugins = [{}, "io.containerd.internal.v1.tracing"]
