@@ -8,7 +8,7 @@ SHELL := /bin/bash
 
 .PHONY: help
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: lab
 lab: ## a VPC on this machine: two nodes, forty pods, every packet path checked, all removed again (root)
@@ -40,6 +40,14 @@ test: ## every test there is, those with the lab and the built binaries too (roo
 .PHONY: unit-test
 unit-test: ## the tests that need no root, no lab and no release build
 	@scripts/unit-test
+
+.PHONY: e2e
+e2e: ## the tests with a real Kubernetes: two nodes, a hundred pods, Services, DNS, faults (root)
+	@scripts/e2e
+
+.PHONY: kubernetes
+kubernetes: ## Kubernetes for `vpcnet lab up --kubernetes`, into target/vpcnet/kubernetes/ (Go, 5 minutes from nothing)
+	@scripts/kubernetes
 
 .PHONY: fuzz
 fuzz: ## everything that comes from outside, fuzzed and guided by coverage, VPCNET_FUZZ_SECONDS (60) for each target

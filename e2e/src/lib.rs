@@ -14,6 +14,7 @@
 
 mod apiserver;
 mod bin;
+mod kube;
 mod lab;
 mod node;
 mod stream;
@@ -21,6 +22,7 @@ mod wait;
 
 pub use apiserver::{ApiServer, Credentials};
 pub use bin::{binary, cargo_bin};
+pub use kube::{AGNHOST, Cluster, Get, KubePod, response};
 pub use lab::{Failure, Lab, Options};
 pub use node::{Node, Pod};
 pub use stream::Stream;

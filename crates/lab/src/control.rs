@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::LabError;
+use crate::kubernetes::{KubernetesStatus, MachineStatus};
 use crate::model::{FaultRule, Policy};
 use crate::state::{Dir, Records};
 
@@ -49,6 +50,15 @@ pub enum Ask {
         action: AgentAction,
         /// `KEY=VALUE` beside the usual environment.
         env: Vec<String>,
+    },
+    /// Start again, stop or kill a program of Kubernetes.
+    Component {
+        /// A node, or the control plane.
+        machine: String,
+        /// The program's name.
+        name: String,
+        /// What to do.
+        action: AgentAction,
     },
     /// Add a rule to the fault plan. → its number.
     FaultAdd {
@@ -132,6 +142,9 @@ pub struct Status {
     pub vpc_ipv6: Option<Ipv6Net>,
     /// The NAT gateway's public address.
     pub nat_public: Ipv4Addr,
+    /// The Kubernetes on the nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesStatus>,
     /// Networks outside.
     pub internet: Outside,
     /// The internet by IPv6, where the VPC has it.
@@ -205,6 +218,9 @@ pub struct NodeStatus {
     pub holder: i32,
     /// Its agent.
     pub agent: AgentStatus,
+    /// What Kubernetes runs on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<MachineStatus>,
     /// Attached interfaces by card and device index.
     pub interfaces: Vec<InterfaceStatus>,
 }

@@ -15,6 +15,8 @@ pub(crate) enum Own {
     Mounts,
     /// A root and working directory of its own, which the kernel asks for before a thread may enter a mount namespace.
     FsInfo,
+    /// Mounts as above, host name, IPC and control groups; and process ids, for the processes it starts from then on.
+    Machine,
 }
 
 /// Gives the calling thread its own copy of `what`.
@@ -26,8 +28,16 @@ pub(crate) fn unshare(what: Own) -> io::Result<()> {
         Own::Network => UnshareFlags::NEWNET,
         Own::Mounts => UnshareFlags::NEWNS | UnshareFlags::FS,
         Own::FsInfo => UnshareFlags::FS,
+        Own::Machine => {
+            UnshareFlags::NEWNS
+                | UnshareFlags::FS
+                | UnshareFlags::NEWUTS
+                | UnshareFlags::NEWIPC
+                | UnshareFlags::NEWCGROUP
+                | UnshareFlags::NEWPID
+        }
     };
     // SAFETY: `unshare` is unsound with CLONE_FILES only, as other threads would then keep using descriptors this
-    // thread no longer has; none of the three flags above holds it.
+    // thread no longer has; none of the flags above holds it.
     unsafe { unshare_unsafe(flags) }.map_err(io::Error::from)
 }

@@ -3,7 +3,7 @@
 //! [`model`] is the VPC as one value: commands in, results and state changes out, time passed in. [`api`] puts it
 //! behind the EC2 Query API and the instance metadata service, as clients that nobody here wrote expect them.
 //! [`fabric`] is its network, of namespaces; [`daemon`] keeps all three together, and [`cli`] is what people type.
-//! The lab must not know the agent: it serves any agent that speaks EC2.
+//! [`kubernetes`] puts a cluster on its nodes. The lab must not know the agent: it serves any agent that speaks EC2.
 //!
 //! Without the feature `programs` (on by default) there is the model alone.
 
@@ -27,6 +27,8 @@ mod edge;
 pub mod error;
 #[cfg(feature = "programs")]
 pub mod fabric;
+#[cfg(feature = "programs")]
+pub mod kubernetes;
 pub mod model;
 #[cfg(feature = "programs")]
 pub mod pods;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::LabError;
 use crate::fabric::names::Names;
+use crate::kubernetes::machine::Group;
 use crate::process::Process;
 
 /// The state directory and its layout.
@@ -46,6 +47,12 @@ impl Dir {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Its last part, with which every name of the lab begins.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        &self.base
     }
 
     /// The names that follow from it.
@@ -135,6 +142,12 @@ pub struct Made {
     pub namespaces: Vec<String>,
     /// Processes beside the daemon, with what they are.
     pub processes: Vec<(String, Process)>,
+    /// Control groups.
+    #[serde(default)]
+    pub groups: Vec<Group>,
+    /// Directories outside this one.
+    #[serde(default)]
+    pub disks: Vec<PathBuf>,
     /// True when `/run/netns` was not made ready for names before.
     pub netns_dir: bool,
 }

@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use super::need_root;
 use crate::error::LabError;
 use crate::fabric::netns;
+use crate::kubernetes;
 use crate::pods;
 use crate::process::{Process, in_namespace};
 use crate::state::{Dir, Records};
@@ -53,6 +54,7 @@ pub(super) fn remove(dir: &Dir) -> Result<bool, LabError> {
     let mut namespaces = made.namespaces.clone();
     namespaces.extend(pods::list(dir).unwrap_or_default().into_iter().map(|p| p.netns));
     note(end_processes(&namespaces, &made.processes));
+    note(kubernetes::remove(&made.groups, &made.disks));
     for name in &namespaces {
         note(netns::delete(name));
     }

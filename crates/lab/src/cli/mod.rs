@@ -3,6 +3,7 @@
 mod demo;
 mod down;
 mod fault;
+mod kubernetes;
 mod node;
 mod picture;
 mod pod;
@@ -66,7 +67,7 @@ enum Command {
     },
     /// Run a command in a node, a pod, the internet or the peered network
     Exec {
-        /// NODE, pod/NAME, internet or peer
+        /// NODE, pod/NAME, internet or peer; kubelet/NODE for a node as its kubelet sees it
         place: String,
         /// The command and its arguments
         #[arg(last = true, required = true)]
@@ -118,6 +119,23 @@ enum Command {
         #[arg(long, value_name = "MS", default_value_t = 0)]
         since: u64,
     },
+    /// kubectl for the cluster of `up --kubernetes`
+    #[command(disable_help_flag = true)]
+    Kubectl {
+        /// Its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Container images of the nodes of `up --kubernetes`
+    Image {
+        #[command(subcommand)]
+        action: kubernetes::Image,
+    },
+    /// Stop, kill and start the programs of `up --kubernetes`: kubelets, the API server and others
+    Component {
+        #[command(subcommand)]
+        action: kubernetes::Component,
+    },
     /// Everything once: two nodes, pods on each, a picture, the check; then clear up
     Demo(demo::Command),
     /// (internal) the process behind `up`
@@ -132,6 +150,12 @@ enum Command {
     /// (internal) the process that keeps a node's namespaces
     #[command(hide = true)]
     Hold { namespace: String, logs: PathBuf },
+    /// (internal) the process that makes a machine for Kubernetes
+    #[command(hide = true)]
+    Machine { spec: String },
+    /// (internal) pid 1 of such a machine
+    #[command(hide = true)]
+    MachineInit { spec: String },
 }
 
 #[derive(Debug, Subcommand)]
@@ -202,6 +226,11 @@ fn run(line: Line) -> Result<ExitCode, LabError> {
             options,
             agent_program,
         } => crate::daemon::run(&dir, &options, &agent_program)?,
+        Command::Kubectl { arguments } => kubernetes::kubectl(&dir, &arguments)?,
+        Command::Image { action } => kubernetes::image(&dir, action)?,
+        Command::Component { action } => kubernetes::component(&dir, action)?,
+        Command::Machine { spec } => return crate::kubernetes::machine::run(&spec),
+        Command::MachineInit { spec } => crate::kubernetes::init::run(&spec)?,
         Command::Hold { namespace, logs } => crate::fabric::node::hold(&namespace, &logs)?,
         Command::Demo(_) => {}
     }

@@ -87,6 +87,7 @@ pub(super) fn agent_start(dir: &Dir, node: &str, env: Vec<String>, wait: bool) -
     let agent: AgentStatus = control::ask(dir, &ask)?;
     if wait {
         wait_serving(dir, node, START_LIMIT)?;
+        super::kubernetes::install_plugin(dir, node)?;
     }
     let pid = agent.pid.unwrap_or_default();
     println!(

@@ -251,6 +251,7 @@ mod tests {
             primary_ipv6: None,
             namespace: String::new(),
             holder: 0,
+            kubernetes: None,
             agent: crate::control::AgentStatus::default(),
             interfaces: Vec::new(),
         };

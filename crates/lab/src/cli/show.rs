@@ -65,6 +65,9 @@ fn quote(word: &str) -> String {
 
 pub(super) fn exec(dir: &Dir, place: &str, command: &[String]) -> Result<(), LabError> {
     need_root()?;
+    if let Some(node) = place.strip_prefix("kubelet/") {
+        return super::kubernetes::enter(dir, node, command);
+    }
     let names = dir.names();
     let inside = match (place, place.strip_prefix("pod/")) {
         (_, Some(pod)) => Place::named(&pods::find(dir, pod)?.netns)?,

@@ -4,9 +4,9 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{down, need_root, node};
+use super::{down, kubernetes, need_root, node};
 use crate::control::{self, Ask, Status};
 use crate::daemon::options::{Options, program, program_path};
 use crate::error::LabError;
@@ -15,6 +15,7 @@ use crate::state::{Dir, Records};
 use crate::tool;
 
 pub(super) fn run(dir: &Dir, options: &Options) -> Result<(), LabError> {
+    let begin = Instant::now();
     start(dir, options)?;
     let status: Status = control::ask(dir, &Ask::Status)?;
     let nodes: Vec<&str> = status.nodes.iter().map(|n| n.name.as_str()).collect();
@@ -28,6 +29,10 @@ pub(super) fn run(dir: &Dir, options: &Options) -> Result<(), LabError> {
         status.ec2_endpoint, status.ec2_endpoint_in_nodes
     );
     let lab = lab_command(dir);
+    if status.kubernetes.is_some() {
+        kubernetes::tell(&lab, &status, begin.elapsed());
+        return Ok(());
+    }
     let node = nodes.first().copied().unwrap_or("node-1");
     println!("\nNext:");
     if options.no_agent {
@@ -55,8 +60,15 @@ fn lab_command(dir: &Dir) -> String {
 pub(super) fn start(dir: &Dir, options: &Options) -> Result<(), LabError> {
     need_root()?;
     tool::check_present()?;
+    if options.kubernetes {
+        kubernetes::check_present()?;
+    }
     // Without agents it is only needed when one is started, which will say that it is missing.
-    let find = if options.no_agent { program_path } else { program };
+    let find = if options.with_agents() {
+        program
+    } else {
+        program_path
+    };
     let agent = find("vpcnetd", "VPCNETD")?;
     if let Some(made) = Records::load(dir)? {
         if let Some(daemon) = made.daemon.filter(Process::alive) {
@@ -129,7 +141,7 @@ fn spawn(dir: &Dir, options: &Options, agent: &Path) -> Result<(), LabError> {
 }
 
 fn wait_for_agents(dir: &Dir, options: &Options) -> Result<(), LabError> {
-    if options.no_agent {
+    if !options.with_agents() {
         return Ok(());
     }
     let status: Status = control::ask(dir, &Ask::Status)?;

@@ -1,6 +1,7 @@
 //! The daemon's answers to the command line.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -16,6 +17,8 @@ use crate::control::{AgentAction, Ask, InterfaceStatus, NodeEnv, NodeStatus, Out
 use crate::error::LabError;
 use crate::fabric::netns::Place;
 use crate::fabric::{DropLog, NodePlace, outside_host, outside_host_ipv6};
+use crate::kubernetes::CONTROL_PLANE;
+use crate::kubernetes::cluster::{Cluster, Host};
 use crate::model::{ApiError, FabricNode, FabricView, NodeSpec, RoleConfig, SubnetRoute};
 use crate::state::Dir;
 
@@ -27,6 +30,8 @@ pub(crate) struct Daemon {
     pub(crate) engine: Engine,
     pub(crate) network: Network,
     pub(crate) agents: Agents,
+    /// The Kubernetes on the nodes, where there is one.
+    pub(crate) cluster: Option<Arc<Cluster>>,
     pub(crate) drops: DropLog,
     pub(crate) dir: Dir,
     pub(crate) ec2_port: u16,
@@ -58,6 +63,17 @@ impl Daemon {
             } => self.node_add(name, instance_type, subnet, agent).await,
             Ask::NodeRemove { name } => self.node_remove(&name).await,
             Ask::Agent { node, action, env } => self.blocking(move |d| d.agent(&node, action, &env)).await,
+            Ask::Component {
+                machine,
+                name,
+                action,
+            } => {
+                self.blocking(move |d| {
+                    d.cluster()?.component(&machine, &name, action)?;
+                    Ok(Value::Null)
+                })
+                .await
+            }
             Ask::FaultAdd { rule } => value(&self.engine.with(|vpc, _| vpc.add_fault(rule))),
             Ask::FaultList => self.engine.with(|vpc, _| value(&vpc.faults())),
             Ask::FaultClear { id: None } => {
@@ -161,12 +177,9 @@ impl Daemon {
             .nodes
             .iter()
             .filter_map(|n| {
-                Some(node_status(
-                    &view,
-                    n,
-                    places.get(&n.id)?,
-                    self.agents.status(&n.name),
-                ))
+                let mut status = node_status(&view, n, places.get(&n.id)?, self.agents.status(&n.name));
+                status.kubernetes = self.cluster.as_ref().and_then(|c| c.machine_status(&n.name));
+                Some(status)
             })
             .collect();
         nodes.sort_by_key(|n| (n.name.len(), n.name.clone()));
@@ -179,6 +192,7 @@ impl Daemon {
             vpc: view.vpc_cidrs.clone(),
             vpc_ipv6: view.ipv6,
             nat_public: view.nat_public,
+            kubernetes: self.cluster.as_ref().map(|c| c.status()),
             internet: outside(view.internet, names.internet()),
             internet_ipv6: view.internet_ipv6.map(|net| Outside {
                 cidr: net.into(),
@@ -215,7 +229,7 @@ impl Daemon {
             variables.push(("AWS_ACCESS_KEY_ID", keys.access_key));
             variables.push(("AWS_SECRET_ACCESS_KEY", keys.secret_key));
         }
-        variables.push(("MY_NODE_NAME", node.name));
+        variables.push(("MY_NODE_NAME", self.node_name(&node)));
         let prefix = [
             "nsenter".to_owned(),
             format!("--net=/run/netns/{}", place.namespace),
@@ -227,6 +241,36 @@ impl Daemon {
             prefix: prefix.into(),
             outside_endpoint: format!("http://127.0.0.1:{}", self.ec2_port),
         })
+    }
+
+    /// What the agent is to call its node: as Kubernetes does, where there is one.
+    fn node_name(&self, node: &FabricNode) -> String {
+        let cluster = self.cluster.as_ref().zip(primary(&self.view(), node));
+        cluster.map_or_else(
+            || node.name.clone(),
+            |(cluster, address)| cluster.node_name(address),
+        )
+    }
+
+    fn cluster(&self) -> Result<&Arc<Cluster>, LabError> {
+        let none = "this lab has no Kubernetes: 'vpcnet lab up --kubernetes' starts one that has";
+        self.cluster
+            .as_ref()
+            .ok_or_else(|| LabError::Usage(none.to_owned()))
+    }
+
+    /// Starts Kubernetes on all nodes, if this lab is to have it.
+    pub(crate) async fn start_cluster(self: &Arc<Self>) -> Result<(), LabError> {
+        if self.cluster.is_none() {
+            return Ok(());
+        }
+        let start = |daemon: &Self| {
+            let mut hosts = hosts(&daemon.view(), &daemon.network);
+            hosts.retain(|h| h.name != CONTROL_PLANE);
+            daemon.cluster()?.start(&hosts)?;
+            Ok(Value::Null)
+        };
+        self.blocking(start).await.map(drop)
     }
 
     fn agent(&self, name: &str, action: AgentAction, env: &[String]) -> Result<Value, LabError> {
@@ -265,7 +309,7 @@ impl Daemon {
     }
 
     async fn node_add(
-        &self,
+        self: &Arc<Self>,
         name: Option<String>,
         instance_type: Option<String>,
         subnet: Option<String>,
@@ -288,10 +332,25 @@ impl Daemon {
             let (_, place) = self.find(&name)?;
             self.start_agent(&name, &place, &[])?;
         }
+        if self.cluster.is_some() {
+            let added = name.clone();
+            let join = move |daemon: &Self| {
+                let mut hosts = hosts(&daemon.view(), &daemon.network);
+                hosts.retain(|h| h.name == added);
+                hosts.iter().try_for_each(|h| daemon.cluster()?.add(h))?;
+                Ok(Value::Null)
+            };
+            self.blocking(join).await?;
+        }
         value(&(name, agent))
     }
 
-    async fn node_remove(&self, name: &str) -> Result<Value, LabError> {
+    async fn node_remove(self: &Arc<Self>, name: &str) -> Result<Value, LabError> {
+        if self.cluster.is_some() && name == CONTROL_PLANE {
+            return Err(LabError::Usage(format!(
+                "{CONTROL_PLANE} is the cluster's, and stays as long as the lab"
+            )));
+        }
         let (node, _) = self.find(name)?;
         self.engine
             .with(|vpc, now| vpc.terminate_instance(now, &node.id))
@@ -299,6 +358,11 @@ impl Daemon {
         self.wait("the node's end", || !self.network.nodes().contains_key(&node.id))
             .await?;
         self.agents.forget(name);
+        if self.cluster.is_some() {
+            let gone = name.to_owned();
+            let remove = move |daemon: &Self| daemon.cluster()?.remove(&gone).map(|()| Value::Null);
+            self.blocking(remove).await?;
+        }
         Ok(Value::Null)
     }
 
@@ -319,6 +383,34 @@ impl Daemon {
             log,
         })
     }
+}
+
+fn primary(view: &FabricView, node: &FabricNode) -> Option<std::net::Ipv4Addr> {
+    let first = |i: &&crate::model::FabricInterface| i.node == node.id && (i.card, i.device_index) == (0, 0);
+    view.interfaces.iter().find(first)?.primary
+}
+
+/// The instances that are up, as Kubernetes needs to know them.
+pub(crate) fn hosts(view: &FabricView, network: &Network) -> Vec<Host> {
+    let places = network.nodes();
+    let zone = |node: &FabricNode| {
+        let first = view.interfaces.iter().find(|i| i.node == node.id)?;
+        let subnet = view.subnets.iter().find(|s| s.id == first.subnet)?;
+        Some(subnet.zone.clone())
+    };
+    let host = |node: &FabricNode| {
+        let place = places.get(&node.id)?;
+        Some(Host {
+            name: node.name.clone(),
+            namespace: place.namespace.clone(),
+            holder: place.holder.pid,
+            instance: node.id.to_string(),
+            instance_type: node.instance_type.clone(),
+            zone: zone(node)?,
+            address: primary(view, node)?,
+        })
+    };
+    view.nodes.iter().filter_map(host).collect()
 }
 
 fn outside(cidr: ipnet::Ipv4Net, namespace: String) -> Outside {
@@ -362,6 +454,7 @@ fn node_status(
         namespace: place.namespace.clone(),
         holder: place.holder.pid,
         agent,
+        kubernetes: None,
         interfaces: interfaces
             .iter()
             .map(|i| InterfaceStatus {

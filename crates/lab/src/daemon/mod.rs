@@ -24,6 +24,7 @@ use crate::api::{Engine, serve_ec2, serve_imds};
 use crate::control::{Answer, Ask};
 use crate::error::LabError;
 use crate::fabric::{DropLog, listen_in_vpc, netns};
+use crate::kubernetes::{API_PORT, cluster, forward, programs::Programs};
 use crate::model::Vpc;
 use crate::process::Process;
 use crate::state::{Dir, Made, Records};
@@ -75,10 +76,16 @@ async fn serve(dir: &Dir, options: &Options, agent: &Path) -> Result<(), LabErro
     };
     let records = Records::create(dir, made)?;
     let start = Instant::now();
-    let engine = Engine::new(Vpc::new(options.config()?, options.seed.unwrap_or_default()));
+    let config = options.config()?;
+    let control_plane = options.control_plane(&config);
+    let engine = Engine::new(Vpc::new(config, options.seed.unwrap_or_default()));
     for n in 1..=options.nodes {
         let started = engine.with(|vpc, now| vpc.run_instance(now, &options.node(n)));
         started.map_err(|e| LabError::Usage(format!("node-{n} cannot start: {}", e.message)))?;
+    }
+    if options.kubernetes {
+        let started = engine.with(|vpc, now| vpc.run_instance(now, &control_plane));
+        started.map_err(|e| LabError::Usage(format!("the control plane cannot start: {}", e.message)))?;
     }
     let drops = DropLog::new(start);
     let network = Network::start(dir, records, &engine, &drops)?;
@@ -86,7 +93,12 @@ async fn serve(dir: &Dir, options: &Options, agent: &Path) -> Result<(), LabErro
     tokio::spawn(async move { clock.run().await });
     let ec2_port = faces(dir, &engine).await?;
     let env: Result<Vec<(String, String)>, LabError> = options.env.iter().map(|e| options::pair(e)).collect();
+    let cluster = match options.kubernetes {
+        true => Some(Arc::new(kubernetes(dir, options, &engine, &network).await?)),
+        false => None,
+    };
     let daemon = Arc::new(Daemon {
+        cluster,
         agents: Agents::new(agent, &dir.log()),
         engine,
         network,
@@ -94,16 +106,17 @@ async fn serve(dir: &Dir, options: &Options, agent: &Path) -> Result<(), LabErro
         dir: dir.clone(),
         ec2_port,
         instance_type: options.instance_type.clone(),
-        with_agents: !options.no_agent,
+        with_agents: options.with_agents(),
         env: options.family_env().into_iter().chain(env?).collect(),
     });
     let control = dir.control();
     let listener = UnixListener::bind(&control).map_err(LabError::socket("listen for the command line"))?;
     let private = fs::Permissions::from_mode(0o600);
     fs::set_permissions(&control, private).map_err(LabError::file("protect", &control))?;
-    if !options.no_agent {
+    if options.with_agents() {
         daemon.start_all_agents()?;
     }
+    daemon.start_cluster().await?;
     let mut term = signal(SignalKind::terminate()).map_err(LabError::socket("wait for signals"))?;
     let mut int = signal(SignalKind::interrupt()).map_err(LabError::socket("wait for signals"))?;
     say("ready");
@@ -121,6 +134,47 @@ async fn serve(dir: &Dir, options: &Options, agent: &Path) -> Result<(), LabErro
     let agents = daemon.agents.clone();
     let _ = tokio::task::spawn_blocking(move || agents.end_all()).await;
     Ok(())
+}
+
+/// Plans the cluster, and opens the port of this machine that leads to its API server.
+async fn kubernetes(
+    dir: &Dir,
+    options: &Options,
+    engine: &Engine,
+    network: &Network,
+) -> Result<cluster::Cluster, LabError> {
+    let socket = || LabError::socket("listen on 127.0.0.1 for the API server");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .map_err(socket())?;
+    let port = listener.local_addr().map_err(socket())?.port();
+    let view = engine.with(|vpc, _| vpc.fabric());
+    let mut hosts = handle::hosts(&view, network);
+    let at = hosts
+        .iter()
+        .position(|h| h.name == crate::kubernetes::CONTROL_PLANE);
+    let control_plane = at
+        .map(|at| hosts.swap_remove(at))
+        .ok_or_else(|| LabError::Unknown {
+            kind: "instance",
+            name: crate::kubernetes::CONTROL_PLANE.to_owned(),
+            known: Vec::new(),
+        })?;
+    let to = (control_plane.address, API_PORT);
+    tokio::spawn(forward::serve(listener, control_plane.namespace.clone(), to));
+    let settings = cluster::Settings {
+        programs: Programs::find()?,
+        dir: dir.clone(),
+        proxy: options.kube_proxy,
+        region: engine.with(|vpc, _| vpc.config().region.clone()),
+        control_plane,
+        port,
+    };
+    let network = network.clone();
+    cluster::Cluster::new(
+        settings,
+        Box::new(move |change| network.record(|made| change(made))),
+    )
 }
 
 /// Opens the faces and returns the port of the EC2 face outside the lab's namespaces.

@@ -75,6 +75,14 @@ impl Network {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Writes down something else that is about to be made in this lab, or has gone.
+    pub(crate) fn record(&self, change: impl FnOnce(&mut crate::state::Made)) -> Result<(), LabError> {
+        self.fabric
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .record(change)
+    }
+
     /// Dropped packets by reason.
     pub(crate) fn counters(&self) -> Result<BTreeMap<String, u64>, LabError> {
         self.fabric

@@ -7,6 +7,7 @@ use clap::Args;
 use ipnet::Ipv4Net;
 
 use crate::error::LabError;
+use crate::kubernetes::{CONTROL_PLANE, ProxyMode};
 use crate::model::{
     NodeSpec, Policy, Reservation, ReservationKind, RoleConfig, Spread, SubnetConfig, SubnetRoute, VpcConfig,
 };
@@ -47,6 +48,12 @@ pub struct Options {
     /// Start no agents
     #[arg(long)]
     pub no_agent: bool,
+    /// A Kubernetes on the nodes, without agents and without a CNI at first
+    #[arg(long, conflicts_with = "ipv6")]
+    pub kubernetes: bool,
+    /// With --kubernetes: kube-proxy's backend
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    pub kube_proxy: ProxyMode,
     /// For the agents' environment; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub env: Vec<String>,
@@ -68,6 +75,8 @@ impl Options {
             fragment: Vec::new(),
             policy: None,
             no_agent: false,
+            kubernetes: false,
+            kube_proxy: ProxyMode::default(),
             env: Vec::new(),
         }
     }
@@ -105,6 +114,10 @@ impl Options {
         if self.no_agent {
             args.push("--no-agent".to_owned());
         }
+        if self.kubernetes {
+            args.push("--kubernetes".to_owned());
+        }
+        args.extend(["--kube-proxy".to_owned(), self.kube_proxy.name().to_owned()]);
         for pair in &self.env {
             args.extend(["--env".to_owned(), pair.clone()]);
         }
@@ -157,6 +170,23 @@ impl Options {
         ];
         let wanted = ipv6.iter().filter(|_| self.ipv6);
         wanted.map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    /// Whether nodes get an agent from the lab when they start. On Kubernetes' nodes a DaemonSet's pods are the agents.
+    #[must_use]
+    pub fn with_agents(&self) -> bool {
+        !self.no_agent && !self.kubernetes
+    }
+
+    /// The instance of Kubernetes' control plane: in a private subnet, where there is one.
+    #[must_use]
+    pub fn control_plane(&self, config: &VpcConfig) -> NodeSpec {
+        let subnets = config.subnets.iter().take(config.node_subnets);
+        let private = subnets.clone().find(|s| s.route == SubnetRoute::Private);
+        NodeSpec {
+            subnet: private.map(|s| s.name.clone()),
+            ..NodeSpec::new(CONTROL_PLANE, "m5.large")
+        }
     }
 
     /// The `n`th node, from 1.
@@ -298,6 +328,8 @@ mod tests {
             "A=b c",
             "--no-agent",
             "--ipv6",
+            "--kube-proxy",
+            "nftables",
         ];
         let first = Line::parse_from(line).options;
         let args = first.arguments(7);

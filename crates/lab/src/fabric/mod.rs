@@ -246,6 +246,14 @@ impl Fabric {
         Ok(())
     }
 
+    /// Writes down something else that is about to be made in this lab, or has gone.
+    ///
+    /// # Errors
+    /// [`LabError::File`]; then nothing is to be made.
+    pub(crate) fn record(&mut self, change: impl FnOnce(&mut crate::state::Made)) -> Result<(), LabError> {
+        self.records.change(change)
+    }
+
     /// Where the nodes are.
     #[must_use]
     pub fn nodes(&self) -> BTreeMap<InstanceId, NodePlace> {

@@ -133,7 +133,7 @@ fn mounts(logs: &Path) -> Result<(), LabError> {
     )
 }
 
-fn at(target: impl Into<PathBuf>) -> impl FnOnce(rustix::io::Errno) -> LabError {
+pub(crate) fn at(target: impl Into<PathBuf>) -> impl FnOnce(rustix::io::Errno) -> LabError {
     let target = target.into();
     move |e| LabError::Mount {
         target,
@@ -159,7 +159,11 @@ fn own_sys() -> Result<(), LabError> {
 
 /// Lays an empty tmpfs over `parent`, brings back what was there but `hidden`, and adds `own` directories: empty ones,
 /// or bound from elsewhere. So nothing is made in the machine's `parent` itself.
-fn overlay(parent: &Path, own: &[(OsString, Option<PathBuf>)], hidden: &[&str]) -> Result<(), LabError> {
+pub(crate) fn overlay(
+    parent: &Path,
+    own: &[(OsString, Option<PathBuf>)],
+    hidden: &[&str],
+) -> Result<(), LabError> {
     // The descriptor still leads to what the tmpfs is going to cover.
     let old = open(
         parent,
