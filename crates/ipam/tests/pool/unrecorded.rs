@@ -102,7 +102,8 @@ fn another_start_in_between_does_not_make_it_sure() {
 
 /// The same agent after the machine started anew.
 fn in_another_boot(rig: Rig) -> Rig {
-    rig.restart(|r| r.journal.as_mut().unwrap().boot_id = "boot-0".into()).0
+    rig.restart(|r| r.journal.as_mut().unwrap().boot_id = "boot-0".into())
+        .0
 }
 
 #[test]

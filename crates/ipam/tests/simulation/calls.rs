@@ -163,7 +163,10 @@ impl World {
             && let Some(token) = token.filter(|_| !repeats)
         {
             // It was carried out twice, and only the second time refused: whoever is told so has made nothing.
-            let made = self.vpc.interfaces_now().filter(|i| i.description.ends_with(&token));
+            let made = self
+                .vpc
+                .interfaces_now()
+                .filter(|i| i.description.ends_with(&token));
             let made: Vec<ec2::EniId> = made.map(|i| i.id.clone()).collect();
             self.unrecorded.extend(made);
         }
