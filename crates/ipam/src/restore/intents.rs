@@ -1,7 +1,8 @@
 //! EC2 calls that an earlier life had under way.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
 
 use super::note::RestoreNote;
 use crate::ids::EniId;
@@ -17,8 +18,6 @@ impl Pool {
     pub(super) fn settle_intents(&mut self, now: Now, notes: &mut Vec<RestoreNote>) {
         let mut dropped: Vec<(IntentId, EniId)> = Vec::new();
         let mut ask: Vec<EniId> = Vec::new();
-        // What a pod has, and what may have been given back all the same.
-        let mut disputed: Vec<(EniId, Ipv4Addr)> = Vec::new();
         let interfaces = &self.interfaces;
         for (id, intent) in &mut self.intents {
             match &mut intent.what {
@@ -50,13 +49,11 @@ impl Pool {
                     ..
                 } if !prefixes.is_empty() => {
                     // The rest of a prefix that a pod lives in is given to nobody before EC2 says what is there.
-                    let there = interfaces.get(eni);
-                    let all = |i| prefixes.iter().flat_map(move |p| Interface::of_prefix(i, *p));
-                    let owned = there.into_iter().flat_map(all);
-                    let owned = owned.filter(|(_, a)| a.state == State::Owned);
-                    let before = disputed.len();
-                    disputed.extend(owned.map(|(at, _)| (eni.clone(), *at)));
-                    if disputed.len() > before || there.is_none() {
+                    let lived_in = |p: &Ipv4Net| {
+                        let mut all = interfaces.get(eni).into_iter().flat_map(|i| i.of_prefix(*p));
+                        all.any(|(_, a)| a.state == State::Owned)
+                    };
+                    if prefixes.iter().any(lived_in) || !interfaces.contains_key(eni) {
                         dropped.push((*id, eni.clone()));
                     } else {
                         *unsure = true;
@@ -69,11 +66,12 @@ impl Pool {
                     ..
                 } => {
                     *unsure = true;
-                    let state = |at: &Ipv4Addr| Some(interfaces.get(eni)?.addresses.get(at)?.state);
-                    let owned = addresses.iter().filter(|at| state(at) == Some(State::Owned));
-                    disputed.extend(owned.map(|at| (eni.clone(), *at)));
+                    let leaves = |at: &std::net::Ipv4Addr| {
+                        let a = interfaces.get(eni).and_then(|i| i.addresses.get(at));
+                        a.is_some_and(|a| a.state != State::Owned)
+                    };
                     let before = addresses.len();
-                    addresses.retain(|at| state(at).is_some_and(|s| s != State::Owned));
+                    addresses.retain(leaves);
                     if addresses.len() < before {
                         ask.push(eni.clone()); // What a pod has may be gone.
                     }
@@ -108,12 +106,6 @@ impl Pool {
         for eni in ask {
             if let Some(interface) = self.interfaces.get_mut(&eni) {
                 interface.verify_at = Some(now.mono);
-            }
-        }
-        for (eni, at) in disputed {
-            let interface = self.interfaces.get_mut(&eni);
-            if let Some(a) = interface.and_then(|i| i.addresses.get_mut(&at)) {
-                a.disputed = true; // Should the pod go first, nobody else gets it before EC2 has said whose it is.
             }
         }
         let intents = &self.intents;
