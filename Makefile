@@ -19,6 +19,20 @@ build: ## the release binaries, side by side in target/vpcnet/
 	@scripts/setup build
 	@scripts/build
 
+.PHONY: image
+image: build ## the container image, without an engine: target/image/image.tar, with bills of materials and provenance (Debian)
+	@scripts/setup image
+	@scripts/image
+
+.PHONY: image-test
+image-test: ## loads the image into a containerd of its own and runs what is in it (root)
+	@scripts/setup image-test
+	@scripts/image-test
+
+.PHONY: dist
+dist: image ## what a release consists of, with checksums, in target/dist/
+	@scripts/dist
+
 .PHONY: test
 test: ## every test there is, those with the lab and the built binaries too (root, 21 minutes from nothing)
 	@scripts/test

@@ -170,7 +170,7 @@ const MUST_NOT_KNOW: &[(&str, &[&[&str]])] = &[
         ]],
     ),
     ("vpcnetd", &[&["vpcnet-lab", "quickcheck", "proptest"]]),
-    ("vpcnet", &[&["vpcnet-lab", "vpcnet-cloud"]]),
+    ("vpcnet", &[&["vpcnet-lab", "axum"]]),
     (
         "vpcnet-bench",
         &[&[

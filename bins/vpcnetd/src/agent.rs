@@ -130,6 +130,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         aims,
         newcomers: Arc::default(),
         news,
+        causes: Arc::default(),
     };
     // Endpoints and credential settings are checked now: later there is nobody to hear of it.
     around.ec2("us-east-1")?;
@@ -310,6 +311,10 @@ impl Life {
         tokio::spawn(Arc::clone(&around.newcomers).run(Arc::clone(&cloud)));
         tokio::spawn(look_when_starved(Arc::clone(&cloud), around.core.starved()));
         tokio::spawn(executor::run(cloud, orders));
+        for (eni, attachment) in facts.outliving.clone() {
+            let core = around.core.clone();
+            tokio::spawn(executor::go_with_instance(ec2.clone(), core, eni, attachment));
+        }
         if let Some(path) = around.config.pool.node_file.clone() {
             let (aims, core, publisher) = (
                 Arc::clone(&around.aims),
@@ -350,7 +355,7 @@ impl Life {
             publisher: around.publisher.clone(),
             newcomers: Arc::clone(&around.newcomers),
             leftovers: Arc::clone(&around.leftovers),
-            egress: Egress::default(),
+            egress: Egress::new(around.snat.takeover()),
         };
         tokio::spawn(keeper.run());
         tokio::spawn(Arc::clone(&around.leftovers).run(leftovers::Around {
@@ -366,9 +371,9 @@ impl Life {
             publisher: around.publisher.clone(),
             snat: Arc::clone(&around.snat),
             mac: facts.machine.mac.clone(),
-            follow_groups: around.config.pool.provisioning
-                && around.config.interfaces.custom_networking.is_none(),
+            follow_groups: around.follows_groups(),
             at_once: warm,
+            causes: Arc::clone(&around.causes),
         };
         tokio::spawn(refresh.run());
     }

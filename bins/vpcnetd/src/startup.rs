@@ -24,6 +24,7 @@ use crate::newcomers::Newcomers;
 use crate::news::Newsroom;
 use crate::observer::Calls;
 use crate::published::Publisher;
+use crate::refresh::Causes;
 use crate::snat::Snat;
 use crate::state::{Facts, Machine};
 use crate::zone::ZoneWatch;
@@ -50,6 +51,8 @@ pub struct Surroundings {
     pub host: Host,
     /// What is kept of earlier settings.
     pub leftovers: Arc<Leftovers>,
+    /// Asks for IMDS's values to be read again.
+    pub causes: Arc<Causes>,
     /// SNAT.
     pub snat: Arc<Snat>,
     /// What servers tell.
@@ -110,6 +113,12 @@ impl Surroundings {
             leaks: crate::executor::Leaks::default(),
             subnets: subnets.into(),
         }
+    }
+
+    /// Interfaces follow the primary one's security groups. Not where nothing is changed at EC2, nor with custom networking, whose
+    /// ENIConfig may name others.
+    pub(crate) fn follows_groups(&self) -> bool {
+        self.config.pool.provisioning && self.config.interfaces.custom_networking.is_none()
     }
 
     fn ownership(&self, machine: &Machine) -> Ownership {

@@ -143,6 +143,8 @@ pub struct HostSettings {
     pub mark: u32,
     /// `AWS_VPC_K8S_CNI_VETHPREFIX`, 1 to 4 characters.
     pub veth_prefix: String,
+    /// `VPCNET_PROC_SYS`: where the node's parameters can be written, if that is said.
+    pub proc_sys: Option<PathBuf>,
 }
 
 /// Reaching the other family by a node-local address and SNAT.
@@ -323,6 +325,12 @@ impl Config {
     #[must_use]
     pub fn uses_all_cards(&self) -> bool {
         self.interfaces.multi_nic && self.family == Family::V4
+    }
+
+    /// What these settings ask for, only the API server can tell or take. The agent starts without it: what it said last holds.
+    #[must_use]
+    pub fn needs_api_server(&self) -> bool {
+        self.branch.enabled || self.interfaces.custom_networking.is_some() || self.kubernetes.annotate_pod_ip
     }
 
     /// What the agent starts with.

@@ -197,6 +197,7 @@ fn host(r: &mut Reader, family: Family, least_mtu: u32) -> HostSettings {
         node_port: r.bool(&vars::AWS_VPC_CNI_NODE_PORT_SUPPORT),
         mark: r.mark(&vars::AWS_VPC_K8S_CNI_CONNMARK),
         veth_prefix: r.prefix(&vars::AWS_VPC_K8S_CNI_VETHPREFIX),
+        proc_sys: r.text(&vars::VPCNET_PROC_SYS).map(Into::into),
     }
 }
 

@@ -99,6 +99,24 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// What it is reported back by; a reply is not.
+    #[must_use]
+    pub fn id(&self) -> Option<ActionId> {
+        match self {
+            Self::CreateInterface { id, .. }
+            | Self::AssignAddresses { id, .. }
+            | Self::AssignPrefixes { id, .. }
+            | Self::AssignIpv6Prefix { id, .. }
+            | Self::ReleaseAddresses { id, .. }
+            | Self::ReleasePrefixes { id, .. }
+            | Self::DeleteInterface { id, .. }
+            | Self::Describe { id, .. } => Some(*id),
+            Self::Reply { .. } => None,
+        }
+    }
+}
+
 /// The answer to a caller.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Answer {

@@ -207,6 +207,22 @@ pub enum Event {
         /// How far.
         stage: Stage,
     },
+    /// A call of an action failed in passing, and the executor is still at it. Ended by the action's next report, of whatever kind.
+    Stalled {
+        /// Which.
+        id: ActionId,
+        /// How.
+        class: FailureClass,
+        /// For people: EC2's code and message, or the transport's error.
+        message: String,
+        /// When the call is made again, if that is known.
+        retry_at: Option<Mono>,
+    },
+    /// An action that had stalled goes on.
+    Resumed {
+        /// Which.
+        id: ActionId,
+    },
     /// An action ended well.
     ActionDone {
         /// Which.

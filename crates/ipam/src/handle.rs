@@ -45,6 +45,20 @@ impl Pool {
                 self.interfaces_listed(now, &ids, evidence, &mut out)
             }
             Event::Progress { id, stage } => self.progress(id, stage),
+            Event::Stalled {
+                id,
+                class,
+                message,
+                retry_at,
+            } => {
+                let failure = crate::backoff::Failure {
+                    class,
+                    message,
+                    retry_at,
+                };
+                self.stalled(now.mono, id, &failure);
+            }
+            Event::Resumed { id } => self.resumed(id),
             Event::ActionDone { id, outcome } => self.action_done(now, id, outcome),
             Event::ActionFailed {
                 id,

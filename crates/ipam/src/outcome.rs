@@ -15,7 +15,20 @@ use crate::pool::Pool;
 use crate::time::{Mono, Now};
 
 impl Pool {
+    /// The executor waits to make a call of it again: that is what those are told who wait meanwhile.
+    pub(crate) fn stalled(&mut self, now: Mono, id: ActionId, failure: &Failure) {
+        if self.intent_of(id).is_some() {
+            let block = Block::after(self.stalls.get(&id), failure, now);
+            self.stalls.insert(id, block);
+        }
+    }
+
+    pub(crate) fn resumed(&mut self, id: ActionId) {
+        self.stalls.remove(&id);
+    }
+
     pub(crate) fn progress(&mut self, id: ActionId, stage: Stage) {
+        self.resumed(id);
         let intent = self
             .intent_of(id)
             .and_then(|intent| self.intents.get_mut(&intent));
@@ -28,6 +41,7 @@ impl Pool {
     }
 
     pub(crate) fn action_done(&mut self, now: Now, id: ActionId, outcome: Outcome) {
+        self.resumed(id);
         let intent = self
             .intent_of(id)
             .and_then(|i| Some((i, self.intents.remove(&i)?)));
@@ -252,6 +266,7 @@ impl Pool {
     }
 
     pub(crate) fn action_failed(&mut self, now: Now, id: ActionId, failure: &Failure, out: &mut Vec<Action>) {
+        self.resumed(id);
         let Some(id) = self.intent_of(id) else { return };
         let Some(what) = self.intents.get(&id).map(|i| i.what.clone()) else {
             return;

@@ -36,6 +36,9 @@ pub struct Pool {
     /// By order of arrival.
     pub(crate) waiting: BTreeMap<u64, Wait>,
     pub(crate) intents: BTreeMap<IntentId, Intent>,
+    /// Actions whose executor waits to make a call again, and why.
+    #[serde(skip)]
+    pub(crate) stalls: BTreeMap<ActionId, Block>,
     pub(crate) backoffs: Backoffs,
     /// Positions where EC2 would not attach an interface: something we do not know may be there.
     pub(crate) refused_devices: BTreeMap<CardIndex, BTreeMap<DeviceIndex, Block>>,
@@ -84,6 +87,7 @@ impl Pool {
             by_address: BTreeMap::new(),
             waiting: BTreeMap::new(),
             intents: BTreeMap::new(),
+            stalls: BTreeMap::new(),
             backoffs: Backoffs::default(),
             refused_devices: BTreeMap::new(),
             left: BTreeMap::new(),

@@ -367,6 +367,8 @@ fn trouble<'a>(pool: &'a Pool, now: Mono) -> Option<Trouble<'a>> {
     let assigning = ("assigning addresses", b.assign.as_ref());
     for intent in pool.intents.values().filter(|i| i.brings() > 0) {
         add(format!("the {}", intent.title()), intent.trouble.as_ref(), None);
+        let stall = intent.running().and_then(|action| pool.stalls.get(&action));
+        add(format!("the {}", intent.title()), stall, None);
         let (what, block) = if let What::Create(_) = intent.what {
             creating
         } else {

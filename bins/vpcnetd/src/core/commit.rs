@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use vpcnet_ipam::{Action, ActionId, Answer, Event, FailureClass, Refusal, RefusalCause, RequestId};
+use vpcnet_ipam::{Action, Answer, Event, FailureClass, Refusal, RefusalCause, RequestId};
 
 use super::{Batch, Core, JOURNAL_LAG, JOURNAL_RETRY, Order, Told};
 use crate::clock;
@@ -44,7 +44,7 @@ impl Core {
         } else {
             // An intent that is not written down is not acted on: a crash would leave an interface nobody knows of.
             let retry_at = Some(clock::mono().plus(JOURNAL_RETRY));
-            for id in orders.iter().filter_map(|o| action_id(&o.action)) {
+            for id in orders.iter().filter_map(|o| o.action.id()) {
                 events.push_back(Event::ActionFailed {
                     id,
                     class: FailureClass::NotBegun,
@@ -309,19 +309,4 @@ fn is_want(cause: RefusalCause) -> bool {
         cause,
         RefusalCause::Deleted | RefusalCause::CheckpointFailed | RefusalCause::BadRequest
     )
-}
-
-/// The id an action is reported by.
-pub(super) fn action_id(action: &Action) -> Option<ActionId> {
-    match action {
-        Action::CreateInterface { id, .. }
-        | Action::AssignAddresses { id, .. }
-        | Action::AssignPrefixes { id, .. }
-        | Action::AssignIpv6Prefix { id, .. }
-        | Action::ReleaseAddresses { id, .. }
-        | Action::ReleasePrefixes { id, .. }
-        | Action::DeleteInterface { id, .. }
-        | Action::Describe { id, .. } => Some(*id),
-        Action::Reply { .. } => None,
-    }
 }

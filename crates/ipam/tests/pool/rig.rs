@@ -69,17 +69,7 @@ pub(crate) fn veth(meta: &PodMeta) -> String {
 }
 
 pub(crate) fn id_of(action: &Action) -> ActionId {
-    match action {
-        Action::CreateInterface { id, .. }
-        | Action::AssignAddresses { id, .. }
-        | Action::AssignPrefixes { id, .. }
-        | Action::AssignIpv6Prefix { id, .. }
-        | Action::ReleaseAddresses { id, .. }
-        | Action::ReleasePrefixes { id, .. }
-        | Action::DeleteInterface { id, .. }
-        | Action::Describe { id, .. } => *id,
-        Action::Reply { .. } => panic!("a reply is not reported back"),
-    }
+    action.id().expect("a reply is not reported back")
 }
 
 impl Rig {
