@@ -19,6 +19,20 @@ build: ## the release binaries, side by side in target/vpcnet/
 	@scripts/setup build
 	@scripts/build
 
+.PHONY: image
+image: build ## the container image, without an engine: target/image/image.tar, with bills of materials and provenance (Debian)
+	@scripts/setup image
+	@scripts/image
+
+.PHONY: image-test
+image-test: ## loads the image into a containerd of its own and runs what is in it (root)
+	@scripts/setup image-test
+	@scripts/image-test
+
+.PHONY: dist
+dist: image ## what a release consists of, with checksums, in target/dist/
+	@scripts/dist
+
 .PHONY: test
 test: ## every test there is, those with the lab and the built binaries too (root, 21 minutes from nothing)
 	@scripts/test
@@ -43,6 +57,10 @@ fuzz: ## everything that comes from outside, fuzzed and guided by coverage, VPCN
 bench: ## latency, memory, sizes and the burst, beside ptp and a floor program; writes target/bench/report.json (root)
 	@scripts/bench
 
+.PHONY: soak
+soak: ## VPCNET_SOAK_MINUTES (60) of churn on two nodes under faults: no leak, no growth, no ADD that fails for nothing (root)
+	@scripts/soak
+
 .PHONY: lint
 lint: ## formatting, clippy, documentation links, generated files, licences and bans of dependencies
 	@scripts/lint
@@ -52,12 +70,20 @@ format: ## rustfmt over the workspace
 	cargo fmt --all
 
 .PHONY: generate
-generate: ## regenerate the committed code of the protobuf services and docs/configuration.md
+generate: ## regenerate the committed code of the protobuf services, docs/configuration.md and deploy/crds
 	@scripts/generate
 
 .PHONY: generate-check
 generate-check: ## fail if the committed generated code is not what `make generate` makes
 	@scripts/generate --check
+
+.PHONY: manifest
+manifest: ## deploy/aws-k8s-cni.yaml from the chart (builds helm, once: some minutes)
+	@scripts/chart-check --write
+
+.PHONY: chart-check
+chart-check: ## the chart: lint, what it renders and refuses, its objects by Kubernetes' types, the plain manifest
+	@scripts/chart-check
 
 .PHONY: test-tools
 test-tools: ## what the tests need besides Rust: cnitool in target/tools/, moto and boto3 in target/venv/

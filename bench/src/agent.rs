@@ -68,7 +68,8 @@ fn cpu(pid: i32) -> io::Result<Duration> {
     Ok(Duration::from_nanos(total))
 }
 
-fn field(text: &str, name: &str) -> io::Result<f64> {
+/// A field of a file of `/proc` that counts KiB.
+pub(crate) fn field(text: &str, name: &str) -> io::Result<f64> {
     text.lines()
         .find_map(|line| {
             line.strip_prefix(name)?
@@ -110,7 +111,8 @@ fn pool() -> io::Result<(u64, u64)> {
         .ok_or_else(|| io::Error::other(format!("no totals in {card}")))
 }
 
-fn get(path: &str) -> io::Result<Value> {
+/// A page of the agent's introspection server in the namespace this thread is in.
+pub(crate) fn get(path: &str) -> io::Result<Value> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 61679));
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -123,5 +125,5 @@ fn get(path: &str) -> io::Result<Value> {
     let (_, body) = answer
         .split_once("\r\n\r\n")
         .ok_or_else(|| io::Error::other("no HTTP body"))?;
-    Ok(serde_json::from_str(body)?)
+    serde_json::from_str(body).map_err(|_| io::Error::other(format!("{path}: {}", answer.trim())))
 }

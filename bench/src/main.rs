@@ -8,7 +8,8 @@
 //! the figures to read are the ratios. Needs root, the built binaries side by side, and `ptp`.
 //!
 //! Without arguments it brings up the lab, runs itself inside the node (`vpcnet-bench inside …`), prints the tables and
-//! writes `target/bench/report.json`. Exit code 0 when all was measured: it never judges a figure.
+//! writes `target/bench/report.json`. Exit code 0 when all was measured: it never judges a figure. `vpcnet-bench soak` does: see
+//! the module of that name.
 
 mod agent;
 mod budget;
@@ -21,6 +22,7 @@ mod peers;
 mod pods;
 mod report;
 mod run;
+mod soak;
 
 use std::process::ExitCode;
 
@@ -53,6 +55,8 @@ enum Command {
     /// The part that runs inside the lab node; prints JSON.
     #[command(hide = true)]
     Inside(inside::Arguments),
+    /// Churn on two lab nodes under faults for an hour: no leak, no growth, no ADD that fails without a reason
+    Soak(soak::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +77,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.command {
         Some(Command::Inside(inside)) => inside::run(inside),
+        Some(Command::Soak(soak)) => soak::run(soak),
         None => outside::run(&arguments),
     };
     match result {

@@ -12,6 +12,7 @@
     clippy::indexing_slicing
 )]
 
+mod apiserver;
 mod bin;
 mod kube;
 mod lab;
@@ -19,6 +20,7 @@ mod node;
 mod stream;
 mod wait;
 
+pub use apiserver::{ApiServer, Credentials};
 pub use bin::{binary, cargo_bin};
 pub use kube::{AGNHOST, Cluster, Get, KubePod, response};
 pub use lab::{Failure, Lab, Options};

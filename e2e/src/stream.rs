@@ -23,7 +23,16 @@ impl Stream {
     /// When it does not come up within 10 s.
     #[must_use]
     pub fn open(lab: &Lab, from: &str, to: &str, address: &str) -> Self {
-        Self::open_by(lab, from, to, address, address)
+        Self::between(lab, from, to, address, &[address])
+    }
+
+    /// The same, from that address of `from`.
+    ///
+    /// # Panics
+    /// When it does not come up within 10 s.
+    #[must_use]
+    pub fn open_from(lab: &Lab, from: &str, source: &str, to: &str, address: &str) -> Self {
+        Self::between(lab, from, to, address, &[address, source])
     }
 
     /// The same; `from` connects to another address than `to` serves on, and something leads on, as a NodePort does.
@@ -32,6 +41,11 @@ impl Stream {
     /// When it does not come up within 10 s.
     #[must_use]
     pub fn open_by(lab: &Lab, from: &str, to: &str, address: &str, target: &str) -> Self {
+        Self::between(lab, from, to, address, &[target])
+    }
+
+    /// `how`: where `from` connects to, and as whom if that is said.
+    fn between(lab: &Lab, from: &str, to: &str, address: &str, how: &[&str]) -> Self {
         let program = cargo_bin("vpcnet-stream");
         let program = program.to_str().unwrap_or_default();
         let mut server = lab
@@ -46,11 +60,11 @@ impl Stream {
             .take()
             .map(|out| BufReader::new(out).read_line(&mut line));
         assert!(
-            matches!(ready, Some(Ok(n)) if n > 0),
-            "the serving end in {to} did not listen on {address}"
+            matches!(ready, Some(Ok(_))) && line.trim() == "listening",
+            "the serving end in {to} did not listen on {address}: {line:?}"
         );
         let mut client = lab
-            .command(&["exec", from, "--", program, "connect", target])
+            .command(&[&["exec", from, "--", program, "connect"], how].concat())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -63,8 +77,8 @@ impl Stream {
         let mut line = String::new();
         let first = lines.read_line(&mut line);
         assert!(
-            matches!(first, Ok(n) if n > 0),
-            "{from} got no connection to {target} in {to}"
+            first.is_ok() && line.trim() == "connected",
+            "{from} got no connection to {how:?} in {to}: {line:?}"
         );
         Self {
             server,

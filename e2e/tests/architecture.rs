@@ -35,6 +35,7 @@ const PURE: &[&str] = &[
     "tracing",
     "kube",
     "vpcnet-cloud",
+    "vpcnet-kube",
     "vpcnet-lab",
     "vpcnet-linux",
     "vpcnet-rpc",
@@ -90,10 +91,34 @@ const MUST_NOT_KNOW: &[(&str, &[&[&str]])] = &[
             "vpcnet-lab",
         ]],
     ),
+    (
+        "vpcnet-kube",
+        &[&[
+            "nftables",
+            "netlink-sys",
+            "rustix",
+            "tonic",
+            "axum",
+            "kube",
+            "vpcnet-ipam",
+            "vpcnet-cni",
+            "vpcnet-rpc",
+            "vpcnet-linux",
+            "vpcnet-cloud",
+            "vpcnet-lab",
+        ]],
+    ),
     // It must carry any VPC CNI, so it knows nothing of ours, and does not share the client that it is there to test.
     (
         "vpcnet-lab",
-        &[&["vpcnet-ipam", "vpcnet-rpc", "vpcnet-cloud", "tonic", "kube"]],
+        &[&[
+            "vpcnet-ipam",
+            "vpcnet-rpc",
+            "vpcnet-cloud",
+            "vpcnet-kube",
+            "tonic",
+            "kube",
+        ]],
     ),
     // The plugin: what is not linked does not have to be loaded for each pod.
     (
@@ -145,7 +170,7 @@ const MUST_NOT_KNOW: &[(&str, &[&[&str]])] = &[
         ]],
     ),
     ("vpcnetd", &[&["vpcnet-lab", "quickcheck", "proptest"]]),
-    ("vpcnet", &[&["vpcnet-lab", "vpcnet-cloud"]]),
+    ("vpcnet", &[&["vpcnet-lab", "axum"]]),
     (
         "vpcnet-bench",
         &[&[
@@ -440,4 +465,62 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("e2e lies in the workspace")
+}
+
+/// The longest piece of an error's words that is the same in every case; empty where the words are another error's.
+fn fixed_words(format: &str) -> String {
+    let mut pieces = vec![String::new()];
+    let mut depth = 0;
+    for c in format.chars() {
+        match c {
+            '{' => {
+                depth += 1;
+                pieces.push(String::new());
+            }
+            '}' => depth -= 1,
+            c if depth == 0 => pieces.last_mut().unwrap().push(c),
+            _ => {}
+        }
+    }
+    pieces.into_iter().max_by_key(String::len).unwrap()
+}
+
+#[test]
+fn every_error_of_the_plugins_has_an_entry_in_the_troubleshooting_page() {
+    let page = std::fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
+    let mut checked = 0;
+    for file in ["bins/aws-cni/src/failure.rs", "bins/egress-cni/src/failure.rs"] {
+        let source = std::fs::read_to_string(root().join(file)).unwrap();
+        let errors = source.split_once("pub(crate) enum Failure").unwrap().1;
+        for attribute in errors.split("#[error(").skip(1) {
+            let format = attribute.split('"').nth(1).unwrap();
+            let words = fixed_words(format);
+            // What has no words of its own speaks by those of its cause.
+            if words.trim().len() < 3 {
+                continue;
+            }
+            assert!(
+                page.contains(words.trim()),
+                "{file}: {format:?}: {words:?} is not on the page"
+            );
+            checked += 1;
+        }
+    }
+    assert!(
+        checked > 40,
+        "{checked}: the sources are read no longer as they are written"
+    );
+    let metrics = std::fs::read_to_string(root().join("bins/vpcnetd/src/metrics.rs")).unwrap();
+    let causes: Vec<&str> = metrics
+        .split("RefusalCause::")
+        .skip(1)
+        .filter_map(|line| line.split_once("=> \"")?.1.split('"').next())
+        .collect();
+    assert!(causes.len() >= 11, "{causes:?}");
+    for cause in causes {
+        assert!(
+            page.contains(&format!("| `{cause}` |")),
+            "{cause} is not on the page"
+        );
+    }
 }

@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use vpcnet_e2e::{Lab, Node, Options, Stream};
+use vpcnet_e2e::{Lab, Node, Options, Stream, wait_for};
 
 const READY: Duration = Duration::from_secs(60);
 /// Ten times what is promised: figures proper are the benchmark's.
@@ -173,6 +173,56 @@ fn a_pod_that_waits_for_throttled_ec2_gets_its_address_without_asking_again() {
     for n in 0..12 {
         node.must_add(&format!("patient-{n}"));
     }
+}
+
+#[test]
+fn a_pod_that_waits_for_an_attachment_whose_answer_was_lost_hears_what_ec2_says() {
+    let lab = Lab::up(&Options {
+        arguments: &["--nodes", "1", "--type", "m5.large"],
+        env: &["WARM_ENI_TARGET=0"],
+    });
+    let node = Node::new(&lab, "node-1");
+    node.wait_for_pool(9, READY);
+    for n in 0..8 {
+        node.must_add(&format!("fits-{n}"));
+    }
+    lab.run(&[
+        "fault",
+        "add",
+        "AttachNetworkInterface",
+        "--lose-answer",
+        "--times",
+        "1",
+    ]);
+    lab.run(&[
+        "fault",
+        "add",
+        "DescribeNetworkInterfaces",
+        "--error",
+        "Unavailable:503",
+    ]);
+    // The ninth takes the last address, which has an interface made.
+    node.must_add("fits-8");
+    std::thread::scope(|scope| {
+        let late = scope.spawn(|| node.add("late"));
+        let told = wait_for(
+            "what EC2 said reaches the pod that waits",
+            Duration::from_secs(20),
+            || {
+                let page = node
+                    .introspect("/v1/vpcnet/explain?namespace=default&name=late")
+                    .ok()?;
+                let message = page["pod"]["waits"][0]["message"].as_str()?.to_owned();
+                message.contains("Unavailable").then_some(message)
+            },
+        );
+        assert!(
+            told.contains("creation of an interface") && told.contains("tried again"),
+            "it does not name the thing, or does not say when: {told}"
+        );
+        lab.run(&["fault", "clear"]);
+        late.join().unwrap().unwrap_or_else(|e| panic!("{e}"));
+    });
 }
 
 /// What a refused ADD leaves: the pool's owners as they were, no pod, no interface on the host beside those of the others.

@@ -1,4 +1,5 @@
-//! Promise 7: a node where nothing happens asks nobody for anything, but two values of IMDS that cannot be pushed.
+//! Promise 7: a node where nothing happens asks nobody for anything, but two values of IMDS that cannot be pushed. Where something
+//! happens they are read again at once.
 
 #![allow(
     clippy::expect_used,
@@ -78,6 +79,80 @@ fn an_idle_node_never_calls_ec2_and_reads_two_values_of_imds_every_thirty_second
         agent,
         "the agent was the same all the time"
     );
+}
+
+/// How often the primary interface's groups were read.
+fn readings(node: Node<'_>) -> usize {
+    let calls = node.calls("imds");
+    let of_groups = |c: &&serde_json::Value| {
+        c["action"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("security-group-ids")
+    };
+    calls.iter().filter(of_groups).count()
+}
+
+/// What stands in the first element of that name.
+fn element(xml: &str, name: &str) -> String {
+    let rest = xml
+        .split_once(&format!("<{name}>"))
+        .unwrap_or_else(|| panic!("no {name} in {xml}"))
+        .1;
+    rest.split_once('<').unwrap().0.to_owned()
+}
+
+#[test]
+fn where_the_pool_asks_for_something_both_values_are_read_again_and_what_is_made_follows_the_primarys_groups()
+{
+    const TURN: Duration = Duration::from_secs(35);
+    const AT_ONCE: Duration = Duration::from_secs(15);
+    let lab = Lab::up(&Options {
+        arguments: &["--nodes", "1", "--type", "m5.large", "--imds-lag", "0"],
+        env: &[],
+    });
+    let node = Node::new(&lab, "node-1");
+    node.wait_until_ready(Duration::from_secs(60));
+    node.wait_for_pool(9, Duration::from_secs(60));
+    let primary = node.status()["interfaces"][0]["eni"].as_str().unwrap().to_owned();
+    let filter = ["Filter.1.Name=group-name", "Filter.1.Value.1=default"];
+    let other = element(
+        &lab.run(&[&["ec2", "DescribeSecurityGroups"], &filter[..]].concat()),
+        "groupId",
+    );
+    let groups = |eni: &str| {
+        let id = format!("NetworkInterfaceId.1={eni}");
+        let xml = lab.run(&["ec2", "DescribeNetworkInterfaces", &id]);
+        element(xml.split_once("<groupSet>").unwrap().1, "groupId")
+    };
+
+    // The clock has just had them read: its next turn is half a minute away.
+    let before = readings(node);
+    wait_for("a reading by the clock", TURN, || {
+        (readings(node) > before).then_some(())
+    });
+    lab.run(&[
+        "ec2",
+        "ModifyNetworkInterfaceAttribute",
+        &format!("NetworkInterfaceId={primary}"),
+        &format!("SecurityGroupId.1={other}"),
+    ]);
+    // One of nine is in use: an interface is made.
+    node.must_add("web");
+    let made = wait_for("another interface", AT_ONCE, || {
+        let status = node.status();
+        let mut all = status["interfaces"]
+            .as_array()?
+            .iter()
+            .filter_map(|i| i["eni"].as_str());
+        all.find(|eni| *eni != primary).map(str::to_owned)
+    });
+    wait_for("it has the primary's groups", AT_ONCE, || {
+        (groups(&made) == other).then_some(())
+    });
+    settled(&lab, node);
+    let read = readings(node) - before - 1;
+    assert!((1..=3).contains(&read), "readings for one interface: {read}");
 }
 
 /// Nothing is under way any more: no call in the time in which one would follow another.

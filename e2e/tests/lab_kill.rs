@@ -27,6 +27,46 @@ const SETTLED: Duration = Duration::from_secs(90);
 /// used again after a second, so that the churn goes round.
 const ENV: &[&str] = &["MINIMUM_IP_TARGET=27", "WARM_IP_TARGET=1", "IP_COOLDOWN_PERIOD=1"];
 
+/// Pods do not wait for the call that says so, and the agent may die before it is answered.
+#[test]
+fn an_interface_goes_with_its_instance_also_when_the_agent_died_before_that_was_confirmed() {
+    const SOON: Duration = Duration::from_secs(60);
+    let lab = Lab::up(&Options {
+        arguments: &["--nodes", "1", "--type", "m5.large"],
+        env: &[],
+    });
+    let node = Node::new(&lab, "node-1");
+    node.wait_for_pool(9, SOON);
+    lab.run(&["fault", "add", "ModifyNetworkInterfaceAttribute", "--hang"]);
+    node.must_add("web");
+    node.wait_for_pool(18, SOON);
+    let status = node.status();
+    let interfaces = status["interfaces"].as_array().unwrap();
+    let made = interfaces.iter().find(|i| i["device"] == 1).unwrap();
+    let id = format!("NetworkInterfaceId.1={}", made["eni"].as_str().unwrap());
+    let goes_with_it = || {
+        let xml = lab.run(&["ec2", "DescribeNetworkInterfaces", &id]);
+        xml.contains("<deleteOnTermination>true<")
+    };
+    assert!(!goes_with_it());
+
+    node.kill_agent();
+    lab.run(&["fault", "clear"]);
+    node.start_agent(&[]);
+    node.wait_until_ready(SOON);
+    wait_for("the next life sees to it", SOON, || goes_with_it().then_some(()));
+    // Once: the life after that has nothing to ask.
+    wait_for("that is written down", SOON, || {
+        let file = node.file("/run/aws-node/vpcnet-state.json");
+        let state = std::fs::read_to_string(file).ok()?;
+        (!state.contains("\"outliving\"")).then_some(())
+    });
+    let calls = node.ec2_calls();
+    node.restart_after_kill(&[], SOON);
+    node.wait_until_ready(SOON);
+    assert_eq!(node.ec2_calls(), calls);
+}
+
 #[test]
 fn killing_the_agent_at_fifty_random_moments_costs_no_address_and_no_connection() {
     let mut dice = Dice::from_environment();

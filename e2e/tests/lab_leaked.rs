@@ -1,4 +1,5 @@
-//! Interfaces that a dead node left are freed, by the signs and ages of the AWS VPC CNI, when addresses are missing.
+//! Interfaces that a dead node left are freed, by the signs and ages of the AWS VPC CNI, when addresses are missing: right after a
+//! call that is made anyway, and never by a node where nothing happens.
 
 #![allow(
     clippy::expect_used,
@@ -7,13 +8,18 @@
     clippy::unwrap_used
 )]
 
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use vpcnet_e2e::{Lab, Node, Options, wait_for};
 
 const READY: Duration = Duration::from_secs(60);
-/// Within this time after the cause a node looks, and a margin.
-const LOOK_WITHIN: Duration = Duration::from_secs(45);
+/// A look follows its cause at once; the rest is margin.
+const LOOK_WITHIN: Duration = Duration::from_secs(10);
+/// A node that has called nobody for so long is idle.
+const IDLE: Duration = Duration::from_secs(3);
+/// What is older was left by a dead node.
+const MIN_AGE: Duration = Duration::from_secs(300);
 /// Long before the lab began.
 const OLD: &str = "2020-01-01T00:00:00Z";
 /// Longer ahead than the lab's clock can be.
@@ -116,6 +122,33 @@ fn looks(node: Node<'_>) -> usize {
     calls.iter().filter(|a| *a == "DescribeNetworkInterfaces").count()
 }
 
+/// Nothing is under way any more: no call in the time in which one would follow another. Returns how many there were.
+fn idle(lab: &Lab, node: Node<'_>) -> usize {
+    wait_for("no more calls to EC2", READY, || {
+        let now = lab.json(&["status", "--json"])["uptime_ms"].as_f64()?;
+        let calls = node.calls("ec2");
+        let last = calls.last()?["at_ms"].as_f64()?;
+        (now - last > IDLE.as_secs_f64() * 1000.0).then_some(calls.len())
+    })
+}
+
+/// A time so long ago, as the tag has it.
+fn ago(seconds: u64) -> String {
+    let when = format!("@{}", unix_seconds() - seconds);
+    let printed = Command::new("date")
+        .args(["-u", "-d", &when, "+%Y-%m-%dT%H:%M:%SZ"])
+        .output()
+        .unwrap();
+    String::from_utf8(printed.stdout).unwrap().trim().to_owned()
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+}
+
 #[test]
 fn what_a_dead_node_left_is_freed_when_addresses_are_missing_and_nothing_else_is() {
     let lab = up(&["CLUSTER_NAME=blue"]);
@@ -184,6 +217,7 @@ fn what_a_dead_node_left_is_freed_when_addresses_are_missing_and_nothing_else_is
     }
     // What is attached is in use: the node's own interfaces are there.
     assert_eq!(node.pool().unwrap(), (9, 1));
+    idle(&lab, node);
     assert_eq!(looks(node), 1, "one look");
     let metrics = lab.run(&[
         "exec",
@@ -200,6 +234,57 @@ fn what_a_dead_node_left_is_freed_when_addresses_are_missing_and_nothing_else_is
 }
 
 #[test]
+fn what_was_too_young_waits_for_the_next_call_and_an_idle_node_makes_none() {
+    const LEFT: u64 = 40;
+    let lab = up(&["CLUSTER_NAME=blue"]);
+    let node = Node::new(&lab, "node-1");
+    node.wait_until_ready(READY);
+    node.wait_for_pool(9, READY);
+    let created = ago(MIN_AGE.as_secs() - LEFT);
+    let old_at = unix_seconds() + LEFT + 1;
+    let young = leave(
+        &lab,
+        &subnet_of(&lab),
+        &Left {
+            created: Some(&created),
+            ..LEAKED
+        },
+    );
+
+    deny(&lab, node);
+    wait_for("the look", LOOK_WITHIN, || (looks(node) == 1).then_some(()));
+    lab.run(&["fault", "clear"]);
+    wait_for("EC2 gives what it denied", READY, || {
+        node.pool().is_ok_and(|(total, _)| total > 9).then_some(())
+    });
+    let calls = idle(&lab, node);
+    // The time itself is what is under test: the interface grows old while the node is idle.
+    wait_for("it is old enough", READY, || {
+        (unix_seconds() > old_at).then_some(())
+    });
+    assert_eq!(
+        idle(&lab, node),
+        calls,
+        "calls of an idle node: {:?}",
+        node.ec2_calls()
+    );
+    assert!(exists(&lab, &young));
+
+    for n in 0..20 {
+        if node.calls("ec2").len() > calls {
+            break;
+        }
+        node.must_add(&format!("more-{n}"));
+    }
+    wait_for(
+        "the next call is followed by a look that frees it",
+        LOOK_WITHIN,
+        || (!exists(&lab, &young)).then_some(()),
+    );
+    assert_eq!(looks(node), 2);
+}
+
+#[test]
 fn with_the_clean_up_switched_off_nobody_looks() {
     let lab = up(&["CLUSTER_NAME=blue", "DISABLE_LEAKED_ENI_CLEANUP=true"]);
     let node = Node::new(&lab, "node-1");
@@ -207,8 +292,7 @@ fn with_the_clean_up_switched_off_nobody_looks() {
     node.wait_for_pool(9, READY);
     let leaked = leave(&lab, &subnet_of(&lab), &LEAKED);
     deny(&lab, node);
-    // The time in which a node would look is what is under test.
-    std::thread::sleep(LOOK_WITHIN);
+    idle(&lab, node);
     assert!(exists(&lab, &leaked));
     assert_eq!(looks(node), 0);
 }

@@ -1,4 +1,4 @@
-//! How pods get their addresses: prefixes, custom networking, subnet discovery, and pools that others fill.
+//! How pods get their addresses: single ones, prefixes, custom networking, subnet discovery, and pools that others fill.
 
 #![allow(
     clippy::expect_used,
@@ -35,16 +35,63 @@ fn add(lab: &Lab, node: &str, count: u32) -> Vec<Ipv4Addr> {
     pods.iter().map(|p| p.address.parse().unwrap()).collect()
 }
 
-/// Every packet path between everything there is.
+/// Every packet path between everything there is. `untranslated`: where pods go with their own address.
 #[track_caller]
-fn check(lab: &Lab) {
-    let printed = match lab.try_run(&["check", "--json"]) {
+fn check(lab: &Lab, untranslated: &[&str]) -> Value {
+    let mut words = vec!["check", "--json"];
+    for cidr in untranslated {
+        words.extend(["--untranslated", cidr]);
+    }
+    let printed = match lab.try_run(&words) {
         Ok(printed) => printed,
         Err(failure) => panic!("{failure}\n{}", lab.run(&["drops"])),
     };
     let report: Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(report["failed"], 0, "{report}");
     assert!(report["checks"].as_u64().unwrap() > 1000, "{report}");
+    report["kinds"].clone()
+}
+
+/// The same with SNAT as by default, with excluded CIDRs, and without SNAT, under pods that run. `env`: of the mode; `to_pods`: for each
+/// of the two nodes, pods that its ports lead to: one of the primary interface, one of another; `public`: pods of public subnets.
+fn check_with_every_translation(lab: &Lab, env: &[&str], to_pods: u64, public: u64) {
+    let peer = ["AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS=172.31.0.0/16"];
+    let settings: [(&[&str], &[&str]); 4] = [
+        (&[], &[]),
+        (&peer, &["172.31.0.0/16"]),
+        (&["AWS_VPC_K8S_CNI_EXTERNALSNAT=true"], &["0.0.0.0/0"]),
+        (&[], &[]),
+    ];
+    for (number, (setting, untranslated)) in settings.iter().enumerate() {
+        for name in ["node-1", "node-2"].iter().filter(|_| number > 0) {
+            let node = Node::new(lab, name);
+            let env: Vec<&str> = env.iter().chain(*setting).copied().collect();
+            node.restart_after_kill(&env, READY);
+            node.wait_until_ready(READY);
+        }
+        let kinds = check(lab, untranslated);
+        let tried = |kind: &str| kinds[kind]["checks"].as_u64().unwrap_or_default();
+        // By UDP and TCP: the first node has a public address, the second is reached by the peer.
+        assert_eq!(
+            tried("internet-to-node-port"),
+            2 * to_pods,
+            "{setting:?}: {kinds}"
+        );
+        assert_eq!(tried("peer-to-node-port"), 2 * to_pods, "{setting:?}: {kinds}");
+        // As itself a pod has no public address: the internet gateway lets none of them out, a NAT gateway does.
+        let (seen, kept_in) = if untranslated.contains(&"0.0.0.0/0") {
+            (60 - public, public)
+        } else {
+            (60, 0)
+        };
+        assert_eq!(tried("pod-to-internet"), 2 * seen, "{setting:?}: {kinds}");
+        assert_eq!(
+            tried("untranslated-pod-to-internet"),
+            kept_in,
+            "{setting:?}: {kinds}"
+        );
+        assert_eq!(tried("pod-to-peer"), 2 * 60, "{setting:?}: {kinds}");
+    }
 }
 
 /// Single addresses and prefixes that EC2 has on a node's interfaces.
@@ -67,6 +114,35 @@ fn notes(node: &Node<'_>) -> String {
 }
 
 #[test]
+fn sixty_pods_have_single_addresses_of_primary_and_other_interfaces() {
+    let env = ["IP_COOLDOWN_PERIOD=1"];
+    let lab = Lab::up(&Options {
+        arguments: &["--type", "m5.xlarge"],
+        env: &env,
+    });
+    for name in ["node-1", "node-2"] {
+        assert_eq!(add(&lab, name, 30).len(), 30);
+        assert_eq!(held(&Node::new(&lab, name)).1, 0, "no prefixes");
+    }
+    check_with_every_translation(&lab, &env, 2, 30);
+}
+
+#[test]
+fn sixty_pods_have_addresses_of_prefixes_of_primary_and_other_interfaces() {
+    // One prefix has room on each of its two interfaces.
+    let env = [PREFIXES, "IP_COOLDOWN_PERIOD=1", "VPCNET_MAX_PODS=40"];
+    let lab = Lab::up(&Options {
+        arguments: &["--type", "t3.nano"],
+        env: &env,
+    });
+    for name in ["node-1", "node-2"] {
+        assert_eq!(add(&lab, name, 30).len(), 30);
+        assert_eq!(held(&Node::new(&lab, name)), (0, 2), "addresses and prefixes");
+    }
+    check_with_every_translation(&lab, &env, 2, 30);
+}
+
+#[test]
 fn sixty_pods_have_addresses_of_prefixes() {
     let lab = Lab::up(&Options {
         arguments: &[],
@@ -77,7 +153,7 @@ fn sixty_pods_have_addresses_of_prefixes() {
         let addresses = add(&lab, node.name, 30);
         assert_eq!(addresses.len(), 30);
     }
-    check(&lab);
+    check(&lab, &[]);
     for node in &nodes {
         // Two for the pods, one warm: all by prefixes.
         wait_for_or(
@@ -120,6 +196,7 @@ fn with_custom_networking_pods_are_in_the_configured_subnets_of_their_zone() {
     let file = std::env::temp_dir().join(format!("vpcnet-node-{}.json", std::process::id()));
     let _removed = Removed(file.clone());
     let setting = format!("VPCNET_NODE_FILE={}", file.display());
+    let custom = ["AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=true", &setting];
     let lab = Lab::up(&Options {
         arguments: &[
             "--type",
@@ -129,7 +206,7 @@ fn with_custom_networking_pods_are_in_the_configured_subnets_of_their_zone() {
             "--subnet",
             "pods-b=10.0.80.0/20,b",
         ],
-        env: &["AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=true", &setting],
+        env: &custom,
     });
     let nodes = ["node-1", "node-2"].map(|name| Node::new(&lab, name));
     // Before anybody says which subnets these are, no pod gets an address, and the reason is told.
@@ -163,7 +240,8 @@ fn with_custom_networking_pods_are_in_the_configured_subnets_of_their_zone() {
         assert_eq!(addresses.len(), 30);
         assert!(addresses.iter().all(|a| is_in(*a, network)), "{addresses:?}");
     }
-    check(&lab);
+    // Pods never have addresses of the primary interface.
+    check_with_every_translation(&lab, &custom, 1, 0);
     // The other zone's subnet is named as of no use here.
     assert!(notes(&nodes[0]).contains(&subnets[1]), "{}", notes(&nodes[0]));
     assert!(!notes(&nodes[0]).contains(&subnets[0]), "{}", notes(&nodes[0]));

@@ -13,8 +13,8 @@ mod takeover;
 use std::collections::BTreeSet;
 
 use takeover::scene::{ENV, INTERNET, NODE, PEER, PODS, READY, Scene, in_node, lab};
-use takeover::{Original, Release};
-use vpcnet_e2e::{Stream, binary, wait_for};
+use takeover::{AGES, Original, Release};
+use vpcnet_e2e::{Lab, Node, Options, Stream, binary, wait_for};
 
 #[test]
 fn a_node_goes_back_and_over_under_streams_that_never_break() {
@@ -251,4 +251,87 @@ fn what_cannot_be_taken_over_is_told_and_made_up_for() {
     assert_eq!(original.shown(&lab), original.others());
     scene.connect("under vpcnet");
     scene.close();
+}
+
+const IPV6: &[&str] = &[
+    "IP_COOLDOWN_PERIOD=1",
+    "ENABLE_IPv4=false",
+    "ENABLE_IPv6=true",
+    "ENABLE_PREFIX_DELEGATION=true",
+];
+/// What the original has in the packet filter of an IPv6 cluster's node: nobody opens connections to pods' IPv4 egress.
+const REJECT: &str = r#"-d 169.254.172.0/22 -m conntrack --ctstate NEW -m comment --comment "Block Node Local Pod access via IPv4" -j REJECT"#;
+/// Somebody's who does the same for another range.
+const OTHER: &str =
+    r#"-d 169.254.180.0/22 -m comment --comment "Block Node Local Pod access via IPv4, mine" -j REJECT"#;
+
+/// Nothing is translated for pods with IPv6 addresses, so there are no chains; but that rule, the file and its addresses.
+#[test]
+fn a_node_of_an_ipv6_cluster_goes_back_and_over_under_streams_that_never_break() {
+    let lab = Lab::up(&Options {
+        arguments: &["--nodes", "2", "--type", "m5.large", "--ipv6"],
+        env: &["IP_COOLDOWN_PERIOD=1"],
+    });
+    let (node, far) = (Node::new(&lab, NODE), Node::new(&lab, "node-2"));
+    let far = far.must_add("far");
+    let pods: BTreeSet<String> = (0..4).map(|n| node.must_add(&format!("pod-{n}"))).collect();
+    let first = node.kernel_address("pod-0");
+    let streams = [
+        Stream::open(&lab, "pod/pod-1", "pod/pod-0", &format!("[{first}]:7000")),
+        Stream::open(&lab, "pod/pod-0", "pod/far", &format!("[{far}]:7001")),
+        Stream::open(&lab, "pod/far", "pod/pod-0", &format!("[{first}]:7002")),
+    ];
+    let taken_over = || node.introspect("/v1/vpcnet/status").unwrap()["agent"]["taken_over"].to_string();
+    for program in ["iptables-nft", "iptables-legacy"] {
+        println!("--- {program}");
+        let shown = || in_node(&lab, &format!("{program} -t filter -S FORWARD"));
+        in_node(&lab, &format!("{program} --wait -t filter -A FORWARD {OTHER}"));
+        let others = shown();
+
+        // Back: there is nothing to wait for, and the original finds its file.
+        lab.run(&["agent", "stop", NODE]);
+        let vpcnet = binary("vpcnet").display().to_string();
+        let said = lab.run(&["exec", NODE, "--", &vpcnet, "handback", "--timeout", "0"]);
+        assert!(said.contains("nothing to hand back"), "{said}");
+        let file = node.checkpoint_file();
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, AGES[0].write(&text).unwrap()).unwrap();
+        in_node(&lab, &format!("{program} --wait -t filter -I FORWARD 1 {REJECT}"));
+        // A pod of its time with egress, as far as the node's routes tell.
+        in_node(
+            &lab,
+            "ip link add egress9 type veth peer name egress9p; ip link set egress9 up; ip link set egress9p up; ip route add 169.254.172.9 dev egress9 scope link",
+        );
+        let of_both = shown();
+
+        // Over: what that pod needs stays.
+        node.start_agent(IPV6);
+        node.wait_until_ready(READY);
+        assert_eq!(node.owners().into_keys().collect::<BTreeSet<_>>(), pods);
+        let new = node.must_add("new");
+        assert!(!pods.contains(&new), "an address was given twice");
+        node.remove("new").unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(shown(), of_both, "a pod needs it");
+
+        // That pod is gone: nobody needs it any more.
+        in_node(&lab, "ip link del egress9");
+        node.restart_after_kill(IPV6, READY);
+        node.wait_until_ready(READY);
+        wait_for("the original's rule is gone", READY, || {
+            (shown() == others).then_some(())
+        });
+        let told = wait_for("that is told", READY, || {
+            let told = taken_over();
+            told.contains("1 rule in other chains").then_some(told)
+        });
+        println!("taken over: {told}");
+        in_node(&lab, &format!("{program} -t filter -F FORWARD"));
+    }
+    for stream in streams {
+        let (echoes, longest) = stream.close();
+        println!("{echoes} echoes, longest gap {longest:?}");
+        assert!(echoes > 0);
+    }
+    let report = lab.json(&["check", "--json"]);
+    assert_eq!(report["failed"], 0, "{:#}", report["failures"]);
 }

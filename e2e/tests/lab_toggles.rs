@@ -8,6 +8,8 @@
     clippy::unwrap_used
 )]
 
+mod toggles;
+
 use std::time::Duration;
 
 use vpcnet_e2e::{Lab, Node, Options, Stream, binary, wait_for};
@@ -47,6 +49,15 @@ impl Shown {
             table: in_node(lab, "nft list table ip vpcnet 2>/dev/null || true"),
             links: in_node(lab, "ip -o link show up"),
         }
+    }
+
+    /// Its rules but for those of pods and interfaces.
+    fn of_settings(&self) -> Vec<&str> {
+        let others = ["512:", "1536:", "32765:"];
+        let rules = self.rules.lines();
+        rules
+            .filter(|rule| !others.iter().any(|priority| rule.starts_with(priority)))
+            .collect()
     }
 
     fn translates(&self) -> bool {
@@ -164,6 +175,7 @@ fn kept(node: Node<'_>) -> Vec<String> {
     list.iter().map(|k| k.as_str().unwrap().to_owned()).collect()
 }
 
+/// Starts the agent anew, with the settings of the mode and those of the step.
 fn restart(lab: &Lab, node: Node<'_>, mode: &[&str], step: &Step) {
     let env: Vec<&str> = ENV.iter().chain(mode).chain(step.env).copied().collect();
     node.restart_after_kill(&env, READY);
@@ -172,16 +184,41 @@ fn restart(lab: &Lab, node: Node<'_>, mode: &[&str], step: &Step) {
     });
 }
 
-/// A stream to the peer, and who the peer thinks opened it.
-fn open(lab: &Lab, pod: &str, port: usize) -> (Stream, String) {
-    let stream = Stream::open(lab, &format!("pod/{pod}"), "peer", &format!("{PEER}:{port}"));
+/// A pod under test, by one of its addresses.
+struct Subject<'a> {
+    place: &'a str,
+    address: &'a str,
+    /// The kernel of the pod would choose another address than this one: it is on a further network card.
+    further: bool,
+}
+
+impl Subject<'_> {
+    /// A connection of the pod's.
+    fn dial(&self, lab: &Lab, to: &str, address: &str) -> Stream {
+        if self.further {
+            Stream::open_from(lab, self.place, self.address, to, address)
+        } else {
+            Stream::open(lab, self.place, to, address)
+        }
+    }
+
+    /// A connection to the peer, and who the peer thinks opened it.
+    fn dial_peer(&self, lab: &Lab, port: usize) -> (Stream, String) {
+        let stream = self.dial(lab, "peer", &format!("{PEER}:{port}"));
+        (stream, opened_by(lab, "peer", port))
+    }
+}
+
+/// Who is at the other end of the connection to a port that `place` serves.
+fn opened_by(lab: &Lab, place: &str, port: usize) -> String {
     let filter = format!("ss -Htn state established '( sport = :{port} )'");
-    let shown = lab.run(&["exec", "peer", "--", "bash", "-c", &filter]);
+    let shown = lab.run(&["exec", place, "--", "bash", "-c", &filter]);
     let client = shown
         .split_whitespace()
         .nth(3)
         .unwrap_or_else(|| panic!("{shown:?}"));
-    (stream, client.rsplit_once(':').unwrap().0.to_owned())
+    let address = client.rsplit_once(':').unwrap().0;
+    address.trim_matches(['[', ']']).to_owned()
 }
 
 #[test]
@@ -191,7 +228,7 @@ fn every_setting_is_changed_both_ways_under_connections_that_never_break_and_lea
         env: ENV,
     });
     Node::new(&lab, NODE).wait_for_pool(27, READY);
-    toggle(&lab, &[]);
+    toggle(&lab, &[], &[]);
 }
 
 #[test]
@@ -212,7 +249,18 @@ fn so_it_is_with_prefixes_and_custom_networking() {
     let config = serde_json::json!({ "eniConfig": { "name": "pods", "subnets": subnets } });
     std::fs::write(file.path(), config.to_string()).unwrap();
     Node::new(&lab, NODE).wait_for_pool(32, READY);
-    toggle(&lab, &mode);
+    toggle(&lab, &mode, &[]);
+}
+
+#[test]
+fn so_it_is_with_the_address_of_a_second_network_card() {
+    let mode = ["ENABLE_MULTI_NIC=true"];
+    let env: Vec<&str> = ENV.iter().chain(&mode).copied().collect();
+    let lab = Lab::up(&Options {
+        arguments: &["--nodes", "2", "--type", "hpc7a.12xlarge"],
+        env: &env,
+    });
+    toggle(&lab, &mode, &["--every-card"]);
 }
 
 fn subnet_id(lab: &Lab, name: &str) -> String {
@@ -224,31 +272,53 @@ fn subnet_id(lab: &Lab, name: &str) -> String {
     rest.split_once('<').unwrap().0.to_owned()
 }
 
-/// `mode`: settings of the pool that do not change.
-fn toggle(lab: &Lab, mode: &[&str]) {
+/// The addresses of a pod, in the order of its interfaces.
+fn addresses(lab: &Lab, pod: &str) -> Vec<String> {
+    let pods = lab.json(&["pod", "list", "--json"]);
+    let pod = pods
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|p| p["name"] == pod)
+        .unwrap();
+    let ips = pod["result"]["ips"].as_array().unwrap().iter();
+    ips.map(|ip| ip["address"].as_str().unwrap())
+        .map(|net| net.split_once('/').unwrap().0.to_owned())
+        .collect()
+}
+
+/// `mode`: settings of the pool that do not change; `cards`: what pods ask for beside a name.
+fn toggle(lab: &Lab, mode: &[&str], cards: &[&str]) {
     let (far, node) = (Node::new(lab, "node-1"), Node::new(lab, NODE));
     far.wait_until_ready(READY);
+    node.wait_until_ready(READY);
     let before = Shown::of(lab);
+    let add = |node: &str, pod: &str| -> Vec<String> {
+        lab.run(&[&["pod", "add", node, pod], cards].concat());
+        addresses(lab, pod)
+    };
+    let far_pod = add("node-1", "far").pop().unwrap();
+    let pods: Vec<String> = (0..14)
+        .map(|n| add(NODE, &format!("pod-{n}")).pop().unwrap())
+        .collect();
     let primary = node.status()["primary"].as_str().unwrap().to_owned();
-    let far_pod = far.must_add("far");
-    let pods: Vec<String> = (0..14).map(|n| node.must_add(&format!("pod-{n}"))).collect();
     let rules = in_node(lab, "ip -4 rule");
     let (number, address) = pods
         .iter()
         .enumerate()
         .find(|(_, address)| rules.contains(&format!("1536:\tfrom {address} ")))
         .expect("a pod on a secondary interface");
-    let (pod, place) = (format!("pod-{number}"), format!("pod/pod-{number}"));
+    let place = format!("pod/pod-{number}");
+    let pod = Subject {
+        place: &place,
+        address,
+        further: !cards.is_empty(),
+    };
     let other = (0..14).find(|n| *n != number).unwrap();
     let mut streams = vec![
-        Stream::open(lab, &place, "internet", &format!("{INTERNET}:7000")),
-        Stream::open(
-            lab,
-            &place,
-            &format!("pod/pod-{other}"),
-            &format!("{}:7000", pods[other]),
-        ),
-        Stream::open(lab, &place, "pod/far", &format!("{far_pod}:7000")),
+        pod.dial(lab, "internet", &format!("{INTERNET}:7000")),
+        pod.dial(lab, &format!("pod/pod-{other}"), &format!("{}:7000", pods[other])),
+        pod.dial(lab, "pod/far", &format!("{far_pod}:7000")),
         Stream::open(lab, "pod/far", &place, &format!("{address}:7001")),
         // The peer calls the pod.
         Stream::open(lab, "peer", &place, &format!("{address}:7002")),
@@ -261,7 +331,7 @@ fn toggle(lab: &Lab, mode: &[&str]) {
                 (step.in_force)(&Shown::of(lab)).then_some(())
             });
         }
-        let (stream, seen) = open(lab, &pod, 7100 + n);
+        let (stream, seen) = pod.dial_peer(lab, 7100 + n);
         let wanted = if step.seen == Seen::Node {
             &primary
         } else {
@@ -271,17 +341,22 @@ fn toggle(lab: &Lab, mode: &[&str]) {
         streams.push(stream);
         println!("{:?}: kept {:?}", step.env, kept(node));
     }
-    streams.push(Stream::open(lab, &place, "internet", &format!("{INTERNET}:7001")));
+    streams.push(pod.dial(lab, "internet", &format!("{INTERNET}:7001")));
 
     let said = wait_for("it is known who needs what of earlier settings", NO_TRACE, || {
         let said = kept(node);
         (!said.iter().any(|line| line.contains("until it is known"))).then_some(said)
     });
+    // A pod has one for each of its cards.
+    let links = pods.len() * addresses(lab, "pod-0").len();
+    let of_pods = format!(
+        "pods' links named eni…: kept for {links} links of the time before AWS_VPC_K8S_CNI_VETHPREFIX=abc"
+    );
     for part in [
         "connection mark 0x80 with its rule: kept for ",
         "connection mark 0x100 with its rule: kept for 1 connection of the time before",
         "translation to the node's address: kept for ",
-        "pods' links named eni…: kept for 14 pods of the time before AWS_VPC_K8S_CNI_VETHPREFIX=abc",
+        &of_pods,
     ] {
         assert!(said.iter().any(|line| line.starts_with(part)), "{part}: {said:?}");
     }
@@ -314,6 +389,6 @@ fn toggle(lab: &Lab, mode: &[&str]) {
     restart(lab, node, mode, &DEFAULT);
     wait_for("everything is as it was", NO_TRACE, || {
         let now = Shown::of(lab);
-        ((&now.rules, &now.table) == (&before.rules, &before.table)).then_some(())
+        (now.of_settings() == before.of_settings() && now.table == before.table).then_some(())
     });
 }

@@ -26,13 +26,14 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     targets::CHECKPOINT,
     targets::STATE,
     targets::EC2_XML,
     targets::IMDS,
     targets::CNI_STDIN,
     targets::CNI_ARGS,
+    targets::KUBERNETES,
 ];
 
 /// The target of that name.

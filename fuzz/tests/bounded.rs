@@ -82,4 +82,4 @@ macro_rules! bounded {
     };
 }
 
-bounded!(checkpoint state ec2_xml imds cni_stdin cni_args);
+bounded!(checkpoint state ec2_xml imds cni_stdin cni_args kubernetes);

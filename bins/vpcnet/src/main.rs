@@ -1,17 +1,29 @@
-//! `vpcnet`: the command line. It asks the agent of this node over its introspection server and never touches the kernel
-//! or the cloud itself, but for `vpcnet handback`, which is for nodes whose agent is gone; `vpcnet lab` is another program.
-//! `vpcnet config` only reads what it is given.
+//! `vpcnet`: the command line, and the entry points of the image.
+//!
+//! What tells of a running agent asks it over its introspection server and touches neither kernel nor cloud. What is for a
+//! node whose agent is not there, or not yet, looks for itself: `install`, `init`, `handback`. `config` and `max-pods` only read
+//! what they are given. `lab` is another program.
 //!
 //! Exit codes: 0 done; 1 it could not be done, the reason is on stderr, or (`config check`) the agent would not start; 2 wrong
 //! usage, or (`config check`) a file that cannot be read; 3 (`status`) the agent answers but does not serve pods yet.
 #![forbid(unsafe_code)]
 
 mod config;
+mod doctor;
 mod explain;
 mod handback;
+mod health;
 mod http;
+mod init;
+mod install;
 mod lab;
+mod max_pods;
+mod names;
+mod node_address;
+mod place;
 mod plan;
+mod primary;
+mod program;
 mod span;
 mod status;
 
@@ -78,6 +90,28 @@ enum Command {
     /// that vpcnet's table does is done by aws-node too, and then removes the table in one transaction; connections go on. What
     /// else vpcnet has set up is aws-node's as well and stays. May be repeated.
     Handback(handback::Options),
+    /// Put the plugins on the node, run the agent, and tell the container runtime once pods can be served
+    ///
+    /// The start of the agent's container: does not end before the agent does, and then with its exit code. Everything is set
+    /// by the agent's environment.
+    Install(install::Options),
+    /// Prepare the node: the CNI project's plugins, kernel parameters
+    ///
+    /// The init container's part. Set by the agent's environment; may be repeated.
+    Init(init::Options),
+    /// Ask a gRPC health service, as grpc-health-probe does (see `vpcnet health -h`)
+    #[command(disable_help_flag = true)]
+    Health {
+        /// As grpc-health-probe takes them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+        arguments: Vec<OsString>,
+    },
+    /// Whether vpcnet can run on this node, what would change here, and what to put right first
+    ///
+    /// Changes nothing. Set by the agent's environment. Exit codes: 0 it can, perhaps with warnings; 1 it cannot; 2 wrong usage.
+    Doctor(doctor::Options),
+    /// How many pods an instance type can have
+    MaxPods(max_pods::Options),
     /// The agent's settings
     Config {
         #[command(subcommand)]
@@ -151,6 +185,12 @@ enum Failure {
     Explain(#[from] explain::ExplainError),
     #[error(transparent)]
     Handback(#[from] handback::HandbackError),
+    #[error(transparent)]
+    Install(#[from] install::InstallError),
+    #[error(transparent)]
+    MaxPods(#[from] max_pods::MaxPodsError),
+    #[error(transparent)]
+    Init(#[from] init::InitError),
     #[error("the agent's answer cannot be read: {0}; is it of another version than this command?")]
     Answer(#[from] serde_json::Error),
     #[error("cannot start: {0}")]
@@ -160,7 +200,7 @@ enum Failure {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    match run(Cli::parse_from(names::spelled_out(std::env::args_os().collect()))) {
         Ok(code) => code,
         // Whoever reads us (`| head`) has had enough.
         Err(Failure::Print(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
@@ -181,6 +221,11 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             command: ConfigCommand::Check { file, container },
         } => config::check(file, container.as_deref()),
         Command::Handback(options) => handback::run(&options),
+        Command::Install(options) => asking(async { Ok(install::run(options).await?) }),
+        Command::Init(options) => asking(async { Ok(init::run(options).await?) }),
+        Command::Doctor(options) => asking(doctor::run(options)),
+        Command::MaxPods(options) => asking(max_pods::run(options)),
+        Command::Health { arguments } => asking(async { Ok(health::run(arguments).await) }),
         Command::Status { agent, json } => asking(async { status::run(&agent.address(), json).await }),
         Command::Explain {
             command: ExplainCommand::Pod { agent, json, pod },

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use vpcnet_cloud::{Ec2, Imds, ImdsConfig, process_environment};
 use vpcnet_ipam::InterfaceFacts;
 
 use crate::aims::Aims;
+use crate::cluster::{self, Owners, Settled};
 use crate::config::{Config, Family};
 use crate::core::{Core, Order, Started};
 use crate::files::{self, Found};
@@ -19,6 +20,7 @@ use crate::keeper::{Egress, Keeper};
 use crate::leftovers::{self, Leftovers};
 use crate::metrics::Metrics;
 use crate::newcomers::look_when_starved;
+use crate::news::Newsroom;
 use crate::observer::Calls;
 use crate::published::{Published, Publisher};
 use crate::refresh::Refresh;
@@ -75,6 +77,12 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let found = files::read(&files, &metrics);
     let state = files.state.clone();
     let (core, handle, orders) = Core::new(files, Arc::clone(&metrics));
+    let found_cluster = cluster::find(&config);
+    let news = match &found_cluster {
+        Ok(Some((_, news))) => news.clone(),
+        Ok(None) | Err(_) => Newsroom::default(),
+    };
+    let core = core.telling(news.clone());
     let publisher = Publisher::new(Published {
         exclude_snat: config.host.exclude_snat.clone(),
         external_snat: config.host.external_snat,
@@ -88,6 +96,22 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     if let Some(path) = &config.pool.node_file {
         take_node_file(&aims, &publisher, node_file::read(path));
     }
+    let cluster = match found_cluster {
+        Ok(found) => found.map(|(cluster, _)| {
+            cluster.start(cluster::Around {
+                config: Arc::clone(&config),
+                aims: Arc::clone(&aims),
+                core: handle.clone(),
+                publisher: publisher.clone(),
+                metrics: Arc::clone(&metrics),
+            })
+        }),
+        Err(why) => {
+            tracing::error!(why, "without Kubernetes");
+            publisher.change(|p| p.complaints.cluster = vec![why]);
+            None
+        }
+    };
     let leftovers = Arc::new(Leftovers::new(config.host.clone()));
     let around = Surroundings {
         core: handle.clone(),
@@ -105,6 +129,8 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         config: Arc::clone(&config),
         aims,
         newcomers: Arc::default(),
+        causes: Arc::default(),
+        news,
     };
     // Endpoints and credential settings are checked now: later there is nobody to hear of it.
     around.ec2("us-east-1")?;
@@ -115,6 +141,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         around,
         orders,
         state,
+        cluster,
     };
     life.begin(found);
 
@@ -200,7 +227,11 @@ fn take_node_file(
 fn imds(config: &Config, metrics: &Arc<Metrics>) -> Result<Imds, vpcnet_cloud::ConfigError> {
     let mut imds = ImdsConfig::from_environment(&process_environment);
     imds.endpoint = config.cloud.imds_endpoint.clone().or(imds.endpoint);
-    imds.observer = Arc::new(Calls(Arc::clone(metrics)));
+    imds.observer = Arc::new(Calls {
+        metrics: Arc::clone(metrics),
+        publisher: None,
+        news: Newsroom::default(),
+    });
     Imds::with_config(imds)
 }
 
@@ -209,6 +240,7 @@ struct Life {
     around: Surroundings,
     orders: mpsc::UnboundedReceiver<Order>,
     state: crate::store::FileStore,
+    cluster: Option<(Settled, Owners)>,
 }
 
 impl Life {
@@ -245,6 +277,9 @@ impl Life {
                     .starting("IMDS is asked what this instance is".into());
                 tokio::spawn(async move {
                     let notes = found.notes.clone();
+                    if let Some((settled, _)) = &self.cluster {
+                        settled.clone().wait().await;
+                    }
                     let (mut started, interfaces, ec2) = startup::cold(&self.around, found, kernel).await;
                     started.notes.splice(0..0, notes);
                     self.live(started, &interfaces, ec2, false, false);
@@ -259,6 +294,7 @@ impl Life {
             around,
             orders,
             state,
+            cluster,
         } = self;
         let facts = started.facts.clone();
         for note in &started.notes {
@@ -266,14 +302,28 @@ impl Life {
         }
         let cloud = Arc::new(around.cloud(ec2.clone(), &facts.machine, interfaces));
         around.core.start(started);
+        if let Some((_, owners)) = cluster {
+            // What became known since the pool's targets were made of what was.
+            around.aims.tell(&around.core);
+            tokio::spawn(owners.tell(around.core.clone()));
+        }
         if doubtful {
             let cloud = Arc::clone(&cloud);
             tokio::spawn(async move { startup::relist(&cloud).await });
+        }
+        if !warm {
+            around
+                .newcomers
+                .unlisted(interfaces, &around.leftovers.prefixes());
         }
         tokio::spawn(Arc::clone(&cloud.zone).until_known());
         tokio::spawn(Arc::clone(&around.newcomers).run(Arc::clone(&cloud)));
         tokio::spawn(look_when_starved(Arc::clone(&cloud), around.core.starved()));
         tokio::spawn(executor::run(cloud, orders));
+        for (eni, attachment) in facts.outliving.clone() {
+            let core = around.core.clone();
+            tokio::spawn(executor::go_with_instance(ec2.clone(), core, eni, attachment));
+        }
         if let Some(path) = around.config.pool.node_file.clone() {
             let (aims, core, publisher) = (
                 Arc::clone(&around.aims),
@@ -292,7 +342,8 @@ impl Life {
         around
             .publisher
             .change(|p| p.complaints.subnets = around.aims.complaints());
-        tokio::spawn(startup::look_again(around.clone()));
+        let pod_links = Arc::new(Notify::new());
+        tokio::spawn(startup::look_again(around.clone(), Arc::clone(&pod_links)));
         if warm {
             around
                 .snat
@@ -313,8 +364,9 @@ impl Life {
             metrics: Arc::clone(&around.metrics),
             publisher: around.publisher.clone(),
             newcomers: Arc::clone(&around.newcomers),
+            pod_links,
             leftovers: Arc::clone(&around.leftovers),
-            egress: Egress::default(),
+            egress: Egress::new(around.snat.takeover()),
         };
         tokio::spawn(keeper.run());
         tokio::spawn(Arc::clone(&around.leftovers).run(leftovers::Around {
@@ -330,9 +382,9 @@ impl Life {
             publisher: around.publisher.clone(),
             snat: Arc::clone(&around.snat),
             mac: facts.machine.mac.clone(),
-            follow_groups: around.config.pool.provisioning
-                && around.config.interfaces.custom_networking.is_none(),
+            follow_groups: around.follows_groups(),
             at_once: warm,
+            causes: Arc::clone(&around.causes),
         };
         tokio::spawn(refresh.run());
     }

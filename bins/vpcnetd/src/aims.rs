@@ -39,6 +39,14 @@ struct Known {
     primary: Option<SubnetId>,
     zone: Option<Zone>,
     node: NodeValues,
+    cluster: NodeValues,
+}
+
+impl Known {
+    /// What holds for this node only: what somebody hands in goes before what its objects say.
+    fn node_values(&self) -> NodeValues {
+        self.node.over(&self.cluster)
+    }
 }
 
 impl Aims {
@@ -76,6 +84,11 @@ impl Aims {
     /// What holds for this node only.
     pub fn set_node(&self, node: NodeValues) {
         lock(&self.known).node = node;
+    }
+
+    /// What the node's objects in Kubernetes say.
+    pub fn set_cluster(&self, node: NodeValues) {
+        lock(&self.known).cluster = node;
     }
 
     /// The zone's subnets matter: new interfaces may be made, in one of several of them.
@@ -144,9 +157,9 @@ impl Aims {
         let Some(_) = &self.config.interfaces.custom_networking else {
             return Vec::new();
         };
-        let Some(config) = &known.node.eni_config else {
+        let Some(config) = &known.node_values().eni_config else {
             return vec![
-                "custom networking is on and no ENIConfig is known for this node: no interface is made (VPCNET_NODE_FILE names it)"
+                "custom networking is on and no ENIConfig is known for this node: no interface is made (the node's annotation or label in Kubernetes names it, or VPCNET_NODE_FILE)"
                     .into(),
             ];
         };
@@ -169,24 +182,29 @@ impl Aims {
 fn targets(config: &Config, known: &Known, max_pods_file: &Path) -> Targets {
     let pool = &config.pool;
     let mode = mode(config, &known.instance_type);
+    let node = known.node_values();
+    // The kubelet's own word goes before any list or formula.
+    let max_pods = pool.max_pods.or(node.max_pods);
     let targets = Targets {
         warm_eni: pool.warm_eni,
         warm_ip: pool.warm_ip,
         minimum_ip: pool.minimum_ip,
         warm_prefix: Some(pool.warm_prefix),
         max_eni: pool.max_eni,
-        max_pods: limits::max_pods(pool, mode, &known.instance_type, &known.limits, max_pods_file),
+        max_pods: max_pods.unwrap_or_else(|| {
+            limits::max_pods(pool, mode, &known.instance_type, &known.limits, max_pods_file)
+        }),
         cooldown: pool.cooldown,
         auto: pool.auto,
         mode,
         provisioning: pool.provisioning,
         imds_only: pool.imds_only,
-        unschedulable: known.node.unschedulable && !pool.manage_when_unschedulable,
+        unschedulable: node.unschedulable && !pool.manage_when_unschedulable,
         subnets: subnets(config, known),
         pod_wait: crate::grpc::POD_WAIT,
         ..Targets::default()
     };
-    targets.overridden(&known.node.targets)
+    targets.overridden(&node.targets)
 }
 
 /// Prefixes need Nitro, or a whole machine (EC2 user guide, "Prefix delegation"); other types have single addresses.
@@ -209,9 +227,11 @@ fn subnets(config: &Config, known: &Known) -> Subnets {
         _ => Subnets::default(),
     };
     if wanted.custom_networking.is_some() {
-        let mut custom: CustomNetwork = known.node.eni_config.clone().unwrap_or_default();
+        let mut custom: CustomNetwork = known.node_values().eni_config.unwrap_or_default();
         if let Some(zone) = &known.zone {
-            custom.subnets.retain(|id| zone.subnets.contains_key(id));
+            let named = std::mem::take(&mut custom.subnets);
+            (custom.subnets, custom.elsewhere) =
+                named.into_iter().partition(|id| zone.subnets.contains_key(id));
         }
         found.custom = Some(custom);
     }
@@ -258,6 +278,7 @@ mod tests {
                 name: "a".into(),
                 subnets: subnets.iter().map(|s| SubnetId::from(*s)).collect(),
                 security_groups: vec!["sg-1".into()],
+                ..CustomNetwork::default()
             }),
             ..NodeValues::default()
         }
@@ -329,6 +350,46 @@ mod tests {
                 .concat()
                 .contains("ENIConfig a: subnet-7 is no subnet of this node's zone")
         );
+    }
+
+    #[test]
+    fn what_is_handed_in_goes_before_what_the_nodes_objects_say_and_both_hold() {
+        let aims = aims(&[CUSTOM]);
+        let warm = |warm_ip: u32, max_eni: Option<u32>| TargetOverrides {
+            warm_ip: Some(warm_ip),
+            max_eni,
+            ..TargetOverrides::default()
+        };
+        aims.set_cluster(NodeValues {
+            targets: warm(4, Some(2)),
+            max_pods: Some(58),
+            unschedulable: true,
+            ..config(&["subnet-7"])
+        });
+        let targets = aims.targets();
+        assert_eq!((targets.warm_ip, targets.max_eni), (Some(4), Some(2)));
+        assert_eq!((targets.max_pods, targets.unschedulable), (58, true));
+        assert!(aims.may_use(&"subnet-7".into()));
+        aims.set_node(NodeValues {
+            targets: warm(9, None),
+            ..config(&["subnet-8"])
+        });
+        let targets = aims.targets();
+        assert_eq!(
+            (targets.warm_ip, targets.max_eni, targets.max_pods),
+            (Some(9), Some(2), 58)
+        );
+        assert!(!aims.may_use(&"subnet-7".into()) && aims.may_use(&"subnet-8".into()));
+    }
+
+    #[test]
+    fn the_environments_max_pods_goes_before_the_kubelets() {
+        let aims = aims(&[("VPCNET_MAX_PODS", "20")]);
+        aims.set_cluster(NodeValues {
+            max_pods: Some(58),
+            ..NodeValues::default()
+        });
+        assert_eq!(aims.targets().max_pods, 20);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use vpcnet_ipam::{Action, Answer, Event, Mono, PodKey, PodMeta, Pool, RequestId,
 
 use crate::clock;
 use crate::metrics::{AddStage, Metrics};
+use crate::news::Newsroom;
 use crate::state::{Facts, Intent};
 use crate::store::FileStore;
 use checkpoints::Checkpoints;
@@ -121,6 +122,7 @@ pub struct Core {
     /// Answers that are given and not yet logged.
     told: Vec<Told>,
     refusals: Refusals,
+    news: Newsroom,
     checkpoint_error: Option<String>,
     notes: Vec<String>,
     stopping: bool,
@@ -146,11 +148,19 @@ impl Core {
             starved,
             told: Vec::new(),
             refusals: Refusals::default(),
+            news: Newsroom::default(),
             checkpoint_error: None,
             notes: Vec::new(),
             stopping: false,
         };
         (core, handle, carried_out)
+    }
+
+    /// Tells what becomes of pods here as well.
+    #[must_use]
+    pub fn telling(mut self, news: Newsroom) -> Self {
+        self.news = news;
+        self
     }
 
     /// Runs until it is stopped or nobody holds a handle any more.

@@ -6,6 +6,7 @@ mod delete;
 mod facts;
 mod failure;
 mod leaked;
+mod stall;
 pub mod tags;
 
 use std::collections::BTreeMap;
@@ -15,14 +16,17 @@ use std::sync::{Arc, Mutex};
 use ipnet::Ipv4Net;
 use tokio::sync::mpsc;
 use vpcnet_cloud::Ec2;
-use vpcnet_ipam::{Action, ActionId, Event, FailureClass, Outcome, SubnetId};
+use vpcnet_ipam::{Action, ActionId, EniId, Event, FailureClass, Outcome, SubnetId};
 
 use crate::core::Order;
 use crate::logging::lock;
+use crate::news::News;
+use crate::refresh;
 use crate::startup::{Surroundings, relist};
 use crate::state::Machine;
 use crate::zone::ZoneWatch;
 
+pub(crate) use create::go_with_instance;
 pub use facts::{INSTANCE_TAG, Ownership, facts_of, kind_of, manages};
 pub use failure::Failure;
 pub(crate) use leaked::CLUSTER_TAG;
@@ -51,6 +55,8 @@ pub struct Cloud {
 /// Carries orders out side by side until the core ends.
 pub async fn run(cloud: Arc<Cloud>, mut orders: mpsc::UnboundedReceiver<Order>) {
     while let Some(order) = orders.recv().await {
+        // What EC2 is asked for now should not rest on values half a minute old.
+        cloud.around.causes.ask();
         tokio::spawn(carry_out(Arc::clone(&cloud), order));
     }
 }
@@ -70,7 +76,38 @@ fn error_place(action: &Action) -> &'static str {
 
 async fn carry_out(cloud: Arc<Cloud>, order: Order) {
     let place = error_place(&order.action);
-    let (id, result) = match order.action {
+    // The core answers callers itself.
+    let Some(id) = order.action.id() else {
+        return;
+    };
+    let core = cloud.around.core.clone();
+    let result = stall::telling(core, id, perform(&cloud, order)).await;
+    if result.is_err() {
+        cloud.around.metrics.error(place);
+    }
+    let made = result.as_ref().ok().and_then(|done| done.made.clone());
+    report(&cloud, id, result.map(|done| done.outcome));
+    // The pool has it by now.
+    if let Some((eni, groups)) = made.filter(|_| cloud.around.follows_groups()) {
+        refresh::made(&cloud.around.core, &cloud.around.causes, eni, groups);
+    }
+}
+
+/// What an action achieved.
+struct Done {
+    outcome: Outcome,
+    /// An interface it made, and that one's security groups.
+    made: Option<(EniId, Vec<String>)>,
+}
+
+impl From<Outcome> for Done {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, made: None }
+    }
+}
+
+async fn perform(cloud: &Cloud, order: Order) -> Result<Done, Failure> {
+    let outcome = match order.action {
         Action::CreateInterface {
             id,
             card,
@@ -93,35 +130,26 @@ async fn carry_out(cloud: Arc<Cloud>, order: Order) {
                 client_token,
                 intent: order.intent.unwrap_or_default(),
             };
-            (
-                id,
-                create::create(&cloud, wish, &done)
-                    .await
-                    .map(Outcome::InterfaceReady),
-            )
+            let (facts, groups) = create::create(cloud, wish, &done).await?;
+            return Ok(Done {
+                made: Some((facts.id.clone(), groups)),
+                outcome: Outcome::InterfaceReady(facts),
+            });
         }
-        Action::AssignAddresses { id, eni, count } => (id, addresses::assign(&cloud, &eni, count).await),
-        Action::AssignPrefixes { id, eni, count } => {
-            (id, addresses::assign_prefixes(&cloud, &eni, count).await)
+        Action::AssignAddresses { eni, count, .. } => addresses::assign(cloud, &eni, count).await,
+        Action::AssignPrefixes { eni, count, .. } => addresses::assign_prefixes(cloud, &eni, count).await,
+        Action::AssignIpv6Prefix { eni, .. } => addresses::assign_ipv6_prefix(cloud, &eni).await,
+        Action::ReleaseAddresses { eni, addresses, .. } => {
+            addresses::release(cloud, &eni, &addresses, &[]).await
         }
-        Action::AssignIpv6Prefix { id, eni } => (id, addresses::assign_ipv6_prefix(&cloud, &eni).await),
-        Action::ReleaseAddresses { id, eni, addresses } => {
-            (id, addresses::release(&cloud, &eni, &addresses, &[]).await)
+        Action::ReleasePrefixes { eni, prefixes, .. } => {
+            addresses::release(cloud, &eni, &[], &prefixes).await
         }
-        Action::ReleasePrefixes { id, eni, prefixes } => {
-            (id, addresses::release(&cloud, &eni, &[], &prefixes).await)
-        }
-        Action::DeleteInterface { id, eni } => {
-            (id, delete::delete(&cloud, &eni).await.map(|()| Outcome::Gone))
-        }
-        Action::Describe { id, eni } => (id, addresses::describe(&cloud, &eni).await),
-        // The core answers callers itself.
-        Action::Reply { .. } => return,
+        Action::DeleteInterface { eni, .. } => delete::delete(cloud, &eni).await.map(|()| Outcome::Gone),
+        Action::Describe { eni, .. } => addresses::describe(cloud, &eni).await,
+        Action::Reply { .. } => Err(Failure::refused("a reply is no call to EC2".to_owned())),
     };
-    if result.is_err() {
-        cloud.around.metrics.error(place);
-    }
-    report(&cloud, id, result);
+    outcome.map(Done::from)
 }
 
 fn report(cloud: &Arc<Cloud>, id: ActionId, result: Result<Outcome, Failure>) {
@@ -134,6 +162,9 @@ fn report(cloud: &Arc<Cloud>, id: ActionId, result: Result<Outcome, Failure>) {
         Err(failure) => {
             tracing::warn!(id = id.0, class = ?failure.class, message = %failure.message, "failed");
             if failure.class == FailureClass::SubnetExhausted {
+                cloud.around.news.tell(News::SubnetFull {
+                    text: failure.message.clone(),
+                });
                 tokio::spawn(Arc::clone(&cloud.zone).recount());
             }
             let disagreed = matches!(

@@ -6,6 +6,8 @@ mod health;
 mod node;
 mod status;
 
+pub(crate) use status::text as refusal_text;
+
 use std::sync::Arc;
 use std::time::Duration;
 

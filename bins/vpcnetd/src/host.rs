@@ -171,7 +171,7 @@ impl Host {
             self.want(facts)?;
         }
         let wanted = self.wanted()?;
-        let made = self.seen(make(&wanted)?);
+        let made = self.seen(make(&self.tree(), &wanted)?);
         if made.missing.contains(&wanted.primary.mac) {
             Err(SetUpError::NoLink(wanted.primary.mac))
         } else {
@@ -229,8 +229,13 @@ impl Host {
     async fn apply(&self) -> Result<Made, SetUpError> {
         let _turn = self.inner.turn.lock().await;
         let wanted = self.wanted()?;
-        let made = tokio::task::spawn_blocking(move || make(&wanted)).await??;
+        let tree = self.tree();
+        let made = tokio::task::spawn_blocking(move || make(&tree, &wanted)).await??;
         Ok(self.seen(made))
+    }
+
+    fn tree(&self) -> Tree {
+        Tree::of_the_host(self.inner.settings.proc_sys.as_deref())
     }
 
     fn seen(&self, made: Made) -> Made {
@@ -283,15 +288,14 @@ struct Made {
     primary_index: Option<u32>,
 }
 
-fn make(wanted: &HostWanted) -> Result<Made, SetUpError> {
+fn make(tree: &Tree, wanted: &HostWanted) -> Result<Made, SetUpError> {
     let mut socket = Socket::open()?;
-    let tree = Tree::default();
-    let observed = host::observe(&mut socket, &tree, wanted).map_err(|e| SetUpError::Changes(vec![e]))?;
+    let observed = host::observe(&mut socket, tree, wanted).map_err(|e| SetUpError::Changes(vec![e]))?;
     let plan = host::diff(&observed, wanted);
     for change in &plan.changes {
         tracing::info!(%change, "host");
     }
-    let errors = host::apply(&mut socket, &tree, &plan.changes);
+    let errors = host::apply(&mut socket, tree, &plan.changes);
     if !errors.is_empty() {
         return Err(SetUpError::Changes(errors));
     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
 use vpcnet_ipam::{Lease, MIGRATED_NETWORK, host_veth_suffix_nth};
 use vpcnet_linux::Mac;
 use vpcnet_linux::netlink::{NetlinkError, Socket};
@@ -69,6 +70,8 @@ pub struct Keeper {
     pub publisher: Publisher,
     /// Who looks for interfaces that others attach.
     pub newcomers: Arc<Newcomers>,
+    /// Told when the link of a pod has gone.
+    pub pod_links: Arc<Notify>,
     /// What pods' host ends may be called.
     pub leftovers: Arc<Leftovers>,
     /// The tables of pods' egress.
@@ -156,8 +159,10 @@ impl Keeper {
         for Notice { event, port } in notices {
             if event == Event::Overrun {
                 tracing::warn!("notices of the kernel were lost: everything is looked at");
+                self.pod_links.notify_one();
             }
             self.note_newcomer(&event);
+            self.note_gone(&event);
             for place in place_of(&event, &self.host) {
                 due.edited(place, suspect(port), now);
             }
@@ -169,6 +174,14 @@ impl Keeper {
         let new = link.mac.filter(|mac| !link.gone && !self.host.has_mac(*mac));
         if let Some(mac) = new.filter(|_| may_be_interface(&link.name, &self.leftovers.prefixes())) {
             self.newcomers.link(mac);
+        }
+    }
+
+    fn note_gone(&self, event: &Event) {
+        let Event::Link(link) = event else { return };
+        let prefixes = self.leftovers.prefixes();
+        if link.gone && prefixes.iter().any(|prefix| link.name.starts_with(prefix)) {
+            self.pod_links.notify_one();
         }
     }
 

@@ -270,7 +270,12 @@ fn sentences(
     for prefix in &earlier.prefixes {
         let since = format!("AWS_VPC_K8S_CNI_VETHPREFIX={}", settings.veth_prefix);
         let count = |needs: &Needs| needs.prefixes.get(prefix).copied().unwrap_or(0);
-        all.push(kept(format!("pods' links named {prefix}…"), &count, "pod", since));
+        all.push(kept(
+            format!("pods' links named {prefix}…"),
+            &count,
+            "link",
+            since,
+        ));
     }
     all
 }

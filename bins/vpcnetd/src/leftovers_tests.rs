@@ -73,7 +73,7 @@ fn each_thing_is_told_with_who_needs_it_and_since_when_it_is_not_wanted() {
             "connection mark 0x80 with its rule: kept for 3 connections of the time before \
              AWS_VPC_K8S_CNI_EXTERNALSNAT=true and AWS_VPC_CNI_NODE_PORT_SUPPORT=false",
             "translation to the node's address: kept for 1 connection of the time before AWS_VPC_K8S_CNI_EXTERNALSNAT=true",
-            "pods' links named abc…: kept for 2 pods of the time before AWS_VPC_K8S_CNI_VETHPREFIX=eni",
+            "pods' links named abc…: kept for 2 links of the time before AWS_VPC_K8S_CNI_VETHPREFIX=eni",
         ]
     );
     let marked = Earlier {

@@ -6,6 +6,7 @@
 //! | [`core`] | the loop around the pool: checkpoint before answer, journal before action |
 //! | [`executor`] | EC2 actions |
 //! | [`aims`], [`node_file`], [`zone`] | the pool's targets: from the environment, for this node only, by the subnets there are |
+//! | [`cluster`], [`news`] | Kubernetes: what this node's objects say, and what is told there |
 //! | [`cards`] | network cards after the first |
 //! | [`host`], [`snat`] | the node's links, routes, rules and SNAT table |
 //! | [`startup`] | getting to the pool, warm or cold |
@@ -22,6 +23,7 @@ pub mod agent;
 pub mod aims;
 pub mod cards;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod core;
 pub mod executor;
@@ -36,6 +38,7 @@ pub mod limits;
 pub mod logging;
 pub mod metrics;
 pub mod newcomers;
+pub mod news;
 pub mod node_file;
 pub mod observer;
 pub mod published;

@@ -86,6 +86,8 @@ pub struct Metrics {
     pub leaked_freed: IntCounter,
     /// What of the original's was removed from the packet filter, by kind and back end.
     pub taken_over: IntCounterVec,
+    /// Which of this node's objects are followed, 1, or are not, 0, because the API server is away.
+    pub kubernetes_watching: IntGaugeVec,
     /// Build of the agent.
     pub build: GaugeVec,
 }
@@ -277,6 +279,12 @@ impl Metrics {
                 "vpcnet_taken_over_total",
                 "What of amazon-vpc-cni-k8s was removed from the packet filter at the start",
                 &["kind", "backend"],
+            )?,
+            kubernetes_watching: gauges(
+                &r,
+                "vpcnet_kubernetes_watching",
+                "Whether the objects of a resource are followed now",
+                "resource",
             )?,
             build: floats(
                 &r,

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use vpcnet_ipam::InterfaceFacts;
 use vpcnet_linux::Mac;
+use vpcnet_linux::netlink::Socket;
 
 use crate::executor::Cloud;
 use crate::logging::lock;
@@ -70,6 +72,22 @@ impl Newcomers {
         let mut links = lock(&self.links);
         if !links.settled.contains(&mac) && links.new.insert(mac) {
             self.appeared.notify_one();
+        }
+    }
+
+    /// Links that were there before the interfaces were listed, and that the list does not show: it may have lagged behind what an
+    /// earlier life attached.
+    pub fn unlisted(&self, listed: &[InterfaceFacts], pods: &[String]) {
+        let known: BTreeSet<Mac> = listed.iter().filter_map(|i| i.mac.parse().ok()).collect();
+        match Socket::open().and_then(|mut socket| socket.links()) {
+            Ok(links) => {
+                let may_be = links.iter().filter(|link| may_be_interface(&link.name, pods));
+                let new = may_be
+                    .filter_map(|link| link.mac)
+                    .filter(|mac| !known.contains(mac));
+                new.for_each(|mac| self.link(mac));
+            }
+            Err(error) => tracing::warn!(%error, "the kernel does not list its links"),
         }
     }
 

@@ -33,6 +33,31 @@ pub struct NodeValues {
     pub eni_config: Option<CustomNetwork>,
     /// The node has the taint `node.kubernetes.io/unschedulable:NoSchedule`.
     pub unschedulable: bool,
+    /// How many pods its kubelet takes; the file has no word for it.
+    pub max_pods: Option<u32>,
+}
+
+impl NodeValues {
+    /// These, and `others` where these say nothing.
+    #[must_use]
+    pub fn over(&self, others: &Self) -> Self {
+        let (a, b) = (&self.targets, &others.targets);
+        Self {
+            targets: TargetOverrides {
+                warm_eni: a.warm_eni.or(b.warm_eni),
+                warm_ip: a.warm_ip.or(b.warm_ip),
+                minimum_ip: a.minimum_ip.or(b.minimum_ip),
+                warm_prefix: a.warm_prefix.or(b.warm_prefix),
+                max_eni: a.max_eni.or(b.max_eni),
+                max_pods: a.max_pods.or(b.max_pods),
+                cooldown: a.cooldown.or(b.cooldown),
+                auto: a.auto.or(b.auto),
+            },
+            eni_config: self.eni_config.as_ref().or(others.eni_config.as_ref()).cloned(),
+            unschedulable: self.unschedulable || others.unschedulable,
+            max_pods: self.max_pods.or(others.max_pods),
+        }
+    }
 }
 
 /// The file is of no use.
@@ -124,9 +149,11 @@ impl From<Written> for NodeValues {
                     name: c.name,
                     subnets,
                     security_groups: c.security_groups,
+                    ..CustomNetwork::default()
                 }
             }),
             unschedulable: written.unschedulable,
+            max_pods: None,
         }
     }
 }
@@ -288,8 +315,10 @@ mod tests {
                     name: "a".into(),
                     subnets: vec!["subnet-1".into(), "subnet-2".into()],
                     security_groups: vec!["sg-1".into()],
+                    ..CustomNetwork::default()
                 }),
                 unschedulable: true,
+                max_pods: None,
             }
         );
     }

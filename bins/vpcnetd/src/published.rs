@@ -1,8 +1,10 @@
 //! What the servers tell of the agent without asking the pool: one value, replaced as a whole when it changes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ipnet::{Ipv4Net, Ipv6Net};
+use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::state::Machine;
@@ -32,6 +34,8 @@ pub struct Published {
     pub impaired: String,
     /// What an operator should put right.
     pub complaints: Complaints,
+    /// Kubernetes.
+    pub kubernetes: Kubernetes,
     /// What is kept of earlier settings, for whom, a sentence each.
     pub kept: Vec<String>,
     /// What of amazon-vpc-cni-k8s was taken over at the start, a sentence each.
@@ -49,12 +53,30 @@ pub struct Complaints {
     pub node_file: Option<String>,
     /// Of the subnets for new interfaces.
     pub subnets: Vec<String>,
+    /// Actions of EC2 that were last refused for lack of a right.
+    pub rights: BTreeSet<String>,
+    /// Of what the node's objects say, and of the way to them.
+    pub cluster: Vec<String>,
+}
+
+/// How it stands with the API server.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Kubernetes {
+    /// Where it is; empty where there is none.
+    pub server: String,
+    /// What is not followed now, and why; what it said last holds.
+    pub away: Vec<String>,
 }
 
 impl Complaints {
     /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.node_file.iter().chain(&self.subnets).map(String::as_str)
+    pub fn iter(&self) -> impl Iterator<Item = String> + '_ {
+        let right = |action: &String| {
+            format!("EC2 refuses ec2:{action}: the role of this node, or of this pod, lacks it in IAM")
+        };
+        let rights = self.rights.iter().map(right);
+        let told = self.node_file.iter().chain(&self.subnets).chain(&self.cluster);
+        told.cloned().chain(rights)
     }
 }
 

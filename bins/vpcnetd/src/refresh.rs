@@ -1,14 +1,15 @@
 //! What IMDS cannot push and EC2 may change under us: the VPC's CIDRs and the primary interface's security groups, read
-//! every 30 s. This is all an idle node asks anybody.
+//! every 30 s and when the pool asks EC2 for something. The former is all an idle node asks anybody.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
-use vpcnet_cloud::{Ec2, Imds, ImdsError, InterfaceChange};
-use vpcnet_ipam::{InterfaceFacts, InterfaceKind};
+use vpcnet_cloud::{Ec2, ErrorClass, Imds, ImdsError, InterfaceChange};
+use vpcnet_ipam::{EniId, InterfaceFacts, InterfaceKind};
 
 use crate::core::CoreHandle;
 use crate::published::Publisher;
@@ -16,6 +17,30 @@ use crate::snat::Snat;
 
 /// The original's figure.
 const EVERY: Duration = Duration::from_secs(30);
+/// Actions that begin together share a reading,
+const GATHER: Duration = Duration::from_millis(20);
+/// and however many there are, readings for them are so far apart.
+const CALM: Duration = Duration::from_secs(1);
+
+/// Asks for a reading before its time, from wherever something happens that should not rest on old values.
+#[derive(Default)]
+pub struct Causes(Notify);
+
+impl Causes {
+    /// Soon, and once for all who ask together.
+    pub fn ask(&self) {
+        self.0.notify_one();
+    }
+
+    /// Until somebody asks, and those who ask with it have asked too; not before `not_before`.
+    async fn asked(&self, not_before: Instant) {
+        self.0.notified().await;
+        tokio::time::sleep_until(not_before.max(Instant::now() + GATHER)).await;
+        // Whoever asked meanwhile is served by the same reading.
+        let mut others = std::pin::pin!(self.0.notified());
+        others.as_mut().enable();
+    }
+}
 
 /// What the loop needs.
 pub struct Refresh {
@@ -31,11 +56,12 @@ pub struct Refresh {
     pub snat: Arc<Snat>,
     /// MAC of the primary interface.
     pub mac: String,
-    /// Interfaces follow the primary's groups. Not where nothing is changed at EC2, nor with custom networking, whose ENIConfig
-    /// may name others.
+    /// Interfaces follow the primary's groups.
     pub follow_groups: bool,
     /// Ask at once: what is known comes from an earlier life.
     pub at_once: bool,
+    /// Who asks besides the clock.
+    pub causes: Arc<Causes>,
 }
 
 impl Refresh {
@@ -49,8 +75,13 @@ impl Refresh {
         let mut ticks = interval_at(first, EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failing = false;
+        let mut calm = Instant::now();
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.causes.asked(calm) => {}
+            }
+            calm = Instant::now() + CALM;
             match self.once().await {
                 Ok(()) if failing => {
                     tracing::info!("IMDS answers again");
@@ -104,41 +135,69 @@ impl Refresh {
 
     /// Interfaces made here get the primary's groups, so a change of those is carried over.
     async fn new_groups(&self, groups: Vec<String>) {
-        let look = self.core.look(|view| {
-            let enis: Vec<String> = view
-                .pool
-                .into_iter()
-                .flat_map(|pool| pool.interfaces())
-                .filter(takes_groups)
-                .map(|i| i.id.0)
-                .collect();
-            (view.facts.groups.clone(), view.facts.applied_groups.clone(), enis)
-        });
-        let Ok((known, applied, enis)) = look.await else {
+        let known = self.core.look(|view| view.facts.groups.clone());
+        let Ok(known) = known.await else {
             return;
         };
         if !same(&known, &groups) {
+            // Before the interfaces are looked at: one that is made meanwhile is compared with these (`made`).
             let copy = groups.clone();
             self.core.learnt(move |facts| facts.groups = copy);
         }
-        if same(&applied, &groups) || !self.follow_groups {
+        let look = self.core.look(|view| {
+            let all = view.pool.into_iter().flat_map(|pool| pool.interfaces());
+            let enis: Vec<EniId> = all.filter(takes_groups).map(|i| i.id).collect();
+            let facts = view.facts;
+            (facts.applied_groups.clone(), facts.behind.clone(), enis)
+        });
+        let Ok((applied, behind, enis)) = look.await else {
+            return;
+        };
+        let changed = !same(&applied, &groups);
+        if !self.follow_groups || !changed && behind.is_empty() {
             return;
         }
+        let lacking: Vec<EniId> = enis
+            .into_iter()
+            .filter(|eni| changed || behind.contains(eni))
+            .collect();
         tracing::info!(
             ?groups,
-            interfaces = enis.len(),
-            "the primary interface's security groups changed"
+            interfaces = lacking.len(),
+            "interfaces follow the primary one's security groups"
         );
-        for eni in enis {
+        for eni in lacking {
             let change = InterfaceChange::Groups(groups.clone());
-            if let Err(error) = self.ec2.modify_network_interface_attribute(&eni, &change).await {
-                // Not taken as done: the next round tries all of them again.
-                tracing::warn!(%eni, %error, "security groups not changed");
-                return;
+            match self.ec2.modify_network_interface_attribute(&eni.0, &change).await {
+                Ok(()) => {}
+                Err(error) if error.class == ErrorClass::Gone => {}
+                Err(error) => {
+                    // Not taken as done: the next round tries all of them again.
+                    tracing::warn!(%eni, %error, "security groups not changed");
+                    return;
+                }
             }
+            self.core.learnt(move |facts| {
+                facts.behind.remove(&eni);
+            });
         }
-        self.core.learnt(move |facts| facts.applied_groups = groups);
+        // What is left was deleted since it was made.
+        self.core.learnt(move |facts| {
+            facts.behind.retain(|eni| !behind.contains(eni));
+            facts.applied_groups = groups;
+        });
     }
+}
+
+/// An interface was made, with these groups, and is the pool's. If the primary one has others by now it is to follow.
+pub(crate) fn made(core: &CoreHandle, causes: &Arc<Causes>, eni: EniId, groups: Vec<String>) {
+    let causes = Arc::clone(causes);
+    core.learnt(move |facts| {
+        if !same(&facts.groups, &groups) {
+            facts.behind.insert(eni);
+            causes.ask();
+        }
+    });
 }
 
 /// Whether an interface follows the primary one's security groups.

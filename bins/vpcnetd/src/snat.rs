@@ -76,6 +76,12 @@ impl Snat {
         }
     }
 
+    /// Takes over what the original left in the packet filter.
+    #[must_use]
+    pub fn takeover(&self) -> Arc<Takeover> {
+        Arc::clone(&self.takeover)
+    }
+
     /// The node's own address, and the MAC of the interface it is on.
     pub fn set_source(&self, address: Option<Ipv4Addr>, mac: &str) {
         *lock(&self.source) = address.map(|a| (a, mac.to_owned()));

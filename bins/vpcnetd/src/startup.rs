@@ -21,8 +21,10 @@ use crate::host::Host;
 use crate::leftovers::Leftovers;
 use crate::metrics::Metrics;
 use crate::newcomers::Newcomers;
+use crate::news::Newsroom;
 use crate::observer::Calls;
 use crate::published::Publisher;
+use crate::refresh::Causes;
 use crate::snat::Snat;
 use crate::state::{Facts, Machine};
 use crate::zone::ZoneWatch;
@@ -49,12 +51,16 @@ pub struct Surroundings {
     pub host: Host,
     /// What is kept of earlier settings.
     pub leftovers: Arc<Leftovers>,
+    /// Asks for IMDS's values to be read again.
+    pub causes: Arc<Causes>,
     /// SNAT.
     pub snat: Arc<Snat>,
     /// What servers tell.
     pub publisher: Publisher,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What people in the cluster should read.
+    pub news: Newsroom,
 }
 
 impl Surroundings {
@@ -65,7 +71,11 @@ impl Surroundings {
     pub fn ec2(&self, region: &str) -> Result<Ec2, vpcnet_cloud::ConfigError> {
         let cloud = &self.config.cloud;
         let region = cloud.region.as_deref().unwrap_or(region);
-        let observer = Arc::new(Calls(Arc::clone(&self.metrics)));
+        let observer = Arc::new(Calls {
+            metrics: Arc::clone(&self.metrics),
+            publisher: Some(self.publisher.clone()),
+            news: self.news.clone(),
+        });
         let source = CredentialSource::from_environment(&process_environment, &self.imds, region)?;
         let provider = CredentialProvider::with_observer(source, observer.clone())?;
         let mut config = Ec2Config::new(region, provider);
@@ -109,6 +119,12 @@ impl Surroundings {
         }
     }
 
+    /// Interfaces follow the primary one's security groups. Not where nothing is changed at EC2, nor with custom networking, whose
+    /// ENIConfig may name others.
+    pub(crate) fn follows_groups(&self) -> bool {
+        self.config.pool.provisioning && self.config.interfaces.custom_networking.is_none()
+    }
+
     fn ownership(&self, machine: &Machine) -> Ownership {
         Ownership {
             instance_id: machine.instance_id.clone(),
@@ -139,7 +155,13 @@ impl Surroundings {
         });
         let took = crate::clock::since_start();
         self.metrics.ready_seconds.set(took.as_secs_f64());
-        self.metrics.drop_in.started(took);
+        let watching = self
+            .metrics
+            .kubernetes_watching
+            .with_label_values(&["nodes"])
+            .get()
+            == 1;
+        self.metrics.drop_in.started(took, watching);
     }
 }
 

@@ -1,12 +1,12 @@
 //! What the agent keeps of its own beside the original's checkpoint: which machine it is on, what it knows of it, and the
 //! pool's journal. With it a restarted agent serves at once and asks nobody; without it it only starts slower.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
-use vpcnet_ipam::{Journal, Limits};
+use vpcnet_ipam::{EniId, Journal, Limits};
 
 use crate::aims::Zone;
 
@@ -52,6 +52,12 @@ pub struct Facts {
     pub groups: Vec<String>,
     /// Those our other interfaces have; differs from `groups` until EC2 has taken a change.
     pub applied_groups: Vec<String>,
+    /// Interfaces that were made with other groups than the primary one had when they were ready, until EC2 has taken the change.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub behind: BTreeSet<EniId>,
+    /// Interfaces of which EC2 has not confirmed yet that they go with the instance, with their attachment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outliving: BTreeMap<EniId, String>,
     /// What the type allows.
     pub limits: Limits,
     /// The subnets of the node's zone, once described.

@@ -99,6 +99,20 @@ impl Takeover {
         }
     }
 
+    /// Takes away the rule by which the original keeps everybody from opening connections to the addresses of pods' egress. To be
+    /// called when our table does that, or nobody has such an address. Blocks.
+    ///
+    /// # Errors
+    /// [`OriginalError`]; the rule may be there yet.
+    pub fn remove_reject(&self, v6: bool) -> Result<(), OriginalError> {
+        let (removed, outcome) = original::remove_reject(&Programs::default(), v6);
+        self.tell(Done {
+            removed,
+            ..Done::default()
+        });
+        outcome
+    }
+
     async fn attempt(&self) -> (Done, Result<(), TakeoverError>) {
         let mark = self.mark;
         // It may run a program and wait for it.

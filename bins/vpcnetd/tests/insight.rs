@@ -229,7 +229,11 @@ async fn the_metrics_of_the_original_are_there_by_name_type_and_labels() {
         facts,
         evidence: Evidence::Ec2,
     });
-    let calls = Calls(Arc::clone(metrics));
+    let calls = Calls {
+        metrics: Arc::clone(metrics),
+        publisher: None,
+        news: vpcnetd::news::Newsroom::default(),
+    };
     for (service, status, error) in [
         (Service::Ec2, Some(200), None),
         (Service::Ec2, Some(503), Some("RequestLimitExceeded")),
@@ -245,7 +249,7 @@ async fn the_metrics_of_the_original_are_there_by_name_type_and_labels() {
         });
     }
     metrics.error("increaseIPPoolAllocENI");
-    metrics.drop_in.started(Duration::from_secs(2));
+    metrics.drop_in.started(Duration::from_secs(2), false);
     metrics.drop_in.initialised(false, Duration::from_secs(1));
     metrics.drop_in.connmark_reconciled(true);
     let during = told.metrics().await;

@@ -29,6 +29,7 @@ mod imds;
 mod observer;
 mod percent;
 pub mod sigv4;
+mod trouble;
 mod xml;
 
 pub use action::Ec2Action;
@@ -42,3 +43,4 @@ pub use endpoint::{Environment, process_environment};
 pub use error::{ConfigError, Ec2Error, ErrorClass, class_of};
 pub use imds::*;
 pub use observer::{CallReport, NoObserver, Observer, Service};
+pub use trouble::{Try, telling_tries};

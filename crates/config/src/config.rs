@@ -143,6 +143,8 @@ pub struct HostSettings {
     pub mark: u32,
     /// `AWS_VPC_K8S_CNI_VETHPREFIX`, 1 to 4 characters.
     pub veth_prefix: String,
+    /// `VPCNET_PROC_SYS`: where the node's parameters can be written, if that is said.
+    pub proc_sys: Option<PathBuf>,
 }
 
 /// Reaching the other family by a node-local address and SNAT.
@@ -184,6 +186,12 @@ pub struct KubernetesSettings {
     pub pod_name: Option<String>,
     /// `CLUSTER_ENDPOINT`.
     pub endpoint: Option<String>,
+    /// `KUBECONFIG`.
+    pub kubeconfig: Option<PathBuf>,
+    /// `KUBERNETES_SERVICE_HOST`.
+    pub service_host: Option<String>,
+    /// `KUBERNETES_SERVICE_PORT`.
+    pub service_port: Option<String>,
     /// `ANNOTATE_POD_IP`.
     pub annotate_pod_ip: bool,
     /// `NETWORK_POLICY_ENFORCING_MODE` as given; empty when unset.
@@ -325,11 +333,5 @@ impl Config {
     /// [`ConfigErrors`] for what must not be passed over, and for what [`MISSING`] refuses; all else becomes a note.
     pub fn read(lookup: &Lookup<'_>) -> Result<Self, ConfigErrors> {
         Reading::of(lookup).without(MISSING).accept()
-    }
-
-    /// The API server must be reached before the first pod can be served.
-    #[must_use]
-    pub fn needs_api_server(&self) -> bool {
-        self.branch.enabled || self.interfaces.custom_networking.is_some() || self.kubernetes.annotate_pod_ip
     }
 }

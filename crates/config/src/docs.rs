@@ -36,7 +36,8 @@ or the file cannot be read.
 3. Without them `WARM_PREFIX_TARGET` holds in prefix mode, and `WARM_ENI_TARGET` else.
 4. IPv4 prefix mode needs a target: with `WARM_PREFIX_TARGET=0` and neither of the two the agent does not start.
 5. Custom networking goes before subnet discovery.
-6. `ENABLE_POD_ENI`, `AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG` and `ANNOTATE_POD_IP` each need the API server at start; nothing else does.
+6. Nothing needs the API server, not at the start either: what it said last holds while it is away. What a node's labels and annotations set
+   goes before the environment, and `VPCNET_NODE_FILE` before both.
 7. The maximum of pods stops growth, and never makes the pool give addresses back.
 8. `ENABLE_IPv6` needs `ENABLE_PREFIX_DELEGATION`, and excludes `ENABLE_IPv4` and custom networking.
 

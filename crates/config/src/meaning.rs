@@ -215,11 +215,10 @@ fn kubernetes(config: &Config) -> String {
     if let Some(endpoint) = &settings.endpoint {
         text.push_str(&format!("; API server at {}", brief(endpoint)));
     }
-    text.push_str(if config.needs_api_server() {
-        "; the API server must be reached at start"
-    } else {
-        "; the API server may be away"
-    });
+    if let Some(path) = &settings.kubeconfig {
+        text.push_str(&format!("; asked by {}", shown(path)));
+    }
+    text.push_str("; the API server may be away at any time");
     text.push_str(&match settings.policy_mode.as_str() {
         "" => "; no network policy agent".into(),
         mode => format!("; network policy {mode}"),

@@ -53,25 +53,6 @@ const fn noted(
 pub const MISSING: &[Missing] = &[
     noted(&[&vars::ENABLE_MULTI_NIC], |c| c.interfaces.multi_nic && !c.uses_all_cards(), "with IPv6 only the first network card is used"),
     refused(&[&vars::ENABLE_POD_ENI], |c| c.branch.enabled),
-    noted(&[&vars::ENI_CONFIG_ANNOTATION_DEF, &vars::ENI_CONFIG_LABEL_DEF], |c| c.interfaces.custom_networking.is_some(), "the ENIConfig is what VPCNET_NODE_FILE says"),
-    noted(&[&vars::AWS_MANAGE_ENIS_NON_SCHEDULABLE], |c| !c.pool.manage_when_unschedulable, "the node's taints are not read: VPCNET_NODE_FILE says whether it is cordoned"),
-    noted(&[&vars::ENABLE_V6_EGRESS], |c| c.egress.v6, "no plugin configuration file is written: enable egress-cni there, which does the rest"),
-    noted(&[&vars::ANNOTATE_POD_IP], |c| c.kubernetes.annotate_pod_ip, "pods are not annotated"),
-    noted(&[&vars::CLUSTER_ENDPOINT], |c| c.kubernetes.endpoint.is_some(), "the API server is not asked for anything"),
-    noted(
-        &[
-            &vars::POD_MTU, &vars::AWS_VPC_K8S_PLUGIN_LOG_FILE, &vars::AWS_VPC_K8S_PLUGIN_LOG_LEVEL,
-            &vars::AWS_VPC_K8S_EGRESS_V4_PLUGIN_LOG_FILE, &vars::AWS_VPC_K8S_EGRESS_V6_PLUGIN_LOG_FILE,
-            &vars::ENABLE_BANDWIDTH_PLUGIN, &vars::DISABLE_POD_V6,
-        ],
-        |c| c.plugin != Config::default().plugin || c.host.pod_mtu != c.host.mtu,
-        "no plugin configuration file is written: set it there",
-    ),
-    noted(
-        &[&vars::HOST_CNI_BIN_PATH, &vars::HOST_CNI_CONFDIR_PATH, &vars::DISABLE_TCP_EARLY_DEMUX],
-        |c| c.install != Config::default().install,
-        "nothing is installed on the node, nor prepared there",
-    ),
 ];
 
 /// Adds what of `list` somebody asked for to the findings.

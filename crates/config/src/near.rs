@@ -12,7 +12,12 @@ pub(crate) fn meant(name: &str) -> Option<&'static Variable> {
     if name.len() > 100 {
         return None;
     }
+    // The kubelet gives every pod a dozen of these, of which two are read: the others are no mistakes.
+    let of_kubelet = name.starts_with("KUBERNETES_");
     let by_case = variables::all().find(|v| v.name.eq_ignore_ascii_case(name));
+    if of_kubelet {
+        return by_case;
+    }
     by_case.or_else(|| by_letters(name)).or_else(|| by_words(name))
 }
 
@@ -108,7 +113,9 @@ mod tests {
             "POD_NAME",
             "NODE_NAME",
             "HTTP_PROXY",
-            "KUBERNETES_SERVICE_HOST",
+            "KUBERNETES_PORT",
+            "KUBERNETES_PORT_443_TCP_ADDR",
+            "KUBERNETES_SERVICE_PORT_HTTPS",
             "AWS_PROFILE",
             "",
         ] {

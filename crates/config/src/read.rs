@@ -125,6 +125,9 @@ fn config(r: &mut Reader) -> Config {
             node_name: r.text(&vars::MY_NODE_NAME),
             pod_name: r.text(&vars::MY_POD_NAME),
             endpoint: r.text(&vars::CLUSTER_ENDPOINT),
+            kubeconfig: r.text(&vars::KUBECONFIG).map(Into::into),
+            service_host: r.text(&vars::KUBERNETES_SERVICE_HOST),
+            service_port: r.text(&vars::KUBERNETES_SERVICE_PORT),
             annotate_pod_ip: r.bool(&vars::ANNOTATE_POD_IP),
             policy_mode: policy_mode(r),
         },
@@ -194,6 +197,7 @@ fn host(r: &mut Reader, family: Family, least_mtu: u32) -> HostSettings {
         node_port: r.bool(&vars::AWS_VPC_CNI_NODE_PORT_SUPPORT),
         mark: r.mark(&vars::AWS_VPC_K8S_CNI_CONNMARK),
         veth_prefix: r.prefix(&vars::AWS_VPC_K8S_CNI_VETHPREFIX),
+        proc_sys: r.text(&vars::VPCNET_PROC_SYS).map(Into::into),
     }
 }
 

@@ -99,6 +99,24 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// What it is reported back by; a reply is not.
+    #[must_use]
+    pub fn id(&self) -> Option<ActionId> {
+        match self {
+            Self::CreateInterface { id, .. }
+            | Self::AssignAddresses { id, .. }
+            | Self::AssignPrefixes { id, .. }
+            | Self::AssignIpv6Prefix { id, .. }
+            | Self::ReleaseAddresses { id, .. }
+            | Self::ReleasePrefixes { id, .. }
+            | Self::DeleteInterface { id, .. }
+            | Self::Describe { id, .. } => Some(*id),
+            Self::Reply { .. } => None,
+        }
+    }
+}
+
 /// The answer to a caller.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Answer {
@@ -129,7 +147,8 @@ pub struct Lease {
     pub key: PodKey,
     /// The pod.
     pub meta: PodMeta,
-    /// Which of the pod's interfaces has it, from 0; `None`: not known, as addresses of the pod are missing.
+    /// Which of the pod's interfaces has it, from 0; `None`: not known, as addresses of the pod are missing, or none, as the pod
+    /// has a later sandbox whose links took the place.
     pub interface: Option<u32>,
 }
 

@@ -6,6 +6,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{CardIndex, DeviceIndex, EniId, PodKey, PodMeta, SubnetId};
+use crate::kernel::HostRoute;
 use crate::time::Mono;
 
 /// One waiting caller. Unique for the life of the agent; the executor finds the caller's channel by it.
@@ -207,6 +208,22 @@ pub enum Event {
         /// How far.
         stage: Stage,
     },
+    /// A call of an action failed in passing, and the executor is still at it. Ended by the action's next report, of whatever kind.
+    Stalled {
+        /// Which.
+        id: ActionId,
+        /// How.
+        class: FailureClass,
+        /// For people: EC2's code and message, or the transport's error.
+        message: String,
+        /// When the call is made again, if that is known.
+        retry_at: Option<Mono>,
+    },
+    /// An action that had stalled goes on.
+    Resumed {
+        /// Which.
+        id: ActionId,
+    },
     /// An action ended well.
     ActionDone {
         /// Which.
@@ -251,6 +268,9 @@ pub enum Event {
     VethSeen {
         /// Host names of all links that may be a pod's, not only of new ones.
         names: Vec<String>,
+        /// The host routes to pods there are now: a link bears its pod's name, so only its route tells whose sandbox's it is.
+        #[serde(default)]
+        pods: Vec<HostRoute>,
     },
     /// Time went by.
     Tick,

@@ -1,20 +1,22 @@
 //! What others say of our interfaces. IMDS lags: it adds and never takes away. EC2's answer about one interface takes away
 //! what no pod has. An owner's address is taken away by nobody.
 
-use std::collections::BTreeSet;
+mod described;
+mod stock;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::Ipv6Net;
 
 use crate::action::Action;
 use crate::event::{Evidence, InterfaceFacts};
 use crate::ids::EniId;
-use crate::intent::{IntentId, What};
-use crate::interface::{Address, Interface, State};
+use crate::intent::{Intent, IntentId, Phase, What};
+use crate::interface::{Interface, State};
 use crate::journal::Limbo;
 use crate::pool::Pool;
-use crate::prefix::{self, prefix_around};
+use crate::prefix;
 use crate::targets::Mode;
 use crate::time::{Mono, Now};
 
@@ -24,6 +26,8 @@ const IMDS_LAG: Duration = Duration::from_secs(60);
 pub(crate) const EC2_LAG: Duration = Duration::from_secs(10);
 /// What was given back is remembered this long: nobody lags more.
 const MEMORY: Duration = Duration::from_secs(600);
+/// What others bring us may have been asked this long ago: as long as a call may take.
+const CALL: Duration = Duration::from_secs(10);
 
 impl Pool {
     pub(crate) fn interface_seen(
@@ -52,10 +56,37 @@ impl Pool {
             self.intents.remove(&id);
         }
         match evidence {
-            Evidence::Imds if self.targets.imds_only => self.described(now, facts),
-            Evidence::Ec2 => self.described(now, facts),
+            Evidence::Imds if self.targets.imds_only => self.made(now, facts),
+            Evidence::Ec2 if self.may_be_deleted(&facts.id, asked_at(now)) => {}
+            Evidence::Ec2 => self.described(now, asked_at(now), facts),
             Evidence::Imds => self.listed_by_imds(now, facts, out),
         }
+    }
+
+    /// A read that may lag lists what was deleted a moment ago. Whether it is there after all is asked when none can lag.
+    fn may_be_deleted(&mut self, eni: &EniId, asked_at: Mono) -> bool {
+        let clear_at = self.deleted.get(eni).map(|at| at.plus(EC2_LAG));
+        let Some(clear_at) = clear_at.filter(|at| *at > asked_at) else {
+            return false;
+        };
+        if !self.intents.values().any(|i| i.eni() == Some(eni)) {
+            let id = IntentId(self.fresh_id());
+            let what = What::Describe {
+                eni: eni.clone(),
+                unsure: 0,
+                unsure_prefixes: 0,
+                doubt: false,
+            };
+            let intent = Intent {
+                what,
+                since: clear_at,
+                phase: Phase::Paused(clear_at),
+                trouble: None,
+            };
+            self.intents.insert(id, intent);
+            self.changed_state();
+        }
+        true
     }
 
     /// An interface that is being deleted is no place for pods, whoever shows it, whether or not it was known before.
@@ -81,6 +112,7 @@ impl Pool {
             self.describe(now, facts.id.clone(), out);
             return;
         }
+        let sure = self.sure_of(&facts.id);
         self.place(now, facts);
         let Some(interface) = self.interfaces.get(&facts.id) else {
             return;
@@ -129,108 +161,10 @@ impl Pool {
         for prefix in &facts.ipv6_prefixes {
             self.add_ipv6_prefix(&facts.id, *prefix);
         }
+        self.doubt_what_is_new(asked_at(now), &facts.id, &sure);
         if ask {
             self.describe(now, facts.id.clone(), out);
         }
-    }
-
-    /// What EC2 says an interface is and has.
-    pub(crate) fn described(&mut self, now: Now, facts: &InterfaceFacts) {
-        if self.going(&facts.id) {
-            return;
-        }
-        self.deleted.remove(&facts.id);
-        self.place(now, facts);
-        let mut verify_at = None;
-        for at in &facts.addresses {
-            let gone = self
-                .interfaces
-                .get(&facts.id)
-                .and_then(|i| i.departed.get(at))
-                .copied();
-            match gone {
-                Some(gone) if now.mono.since(gone) < EC2_LAG => verify_at = Some(gone.plus(EC2_LAG)),
-                _ => {
-                    self.add_address(now.mono, &facts.id, *at);
-                }
-            }
-        }
-        for prefix in &facts.prefixes {
-            let place = self.interfaces.get(&facts.id);
-            let gone = place.and_then(|i| i.departed_prefixes.get(prefix)).copied();
-            match gone {
-                Some(gone) if now.mono.since(gone) < EC2_LAG => {
-                    verify_at = verify_at.max(Some(gone.plus(EC2_LAG)))
-                }
-                _ => {
-                    self.add_prefix(now.mono, &facts.id, *prefix);
-                }
-            }
-        }
-        for prefix in &facts.ipv6_prefixes {
-            self.add_ipv6_prefix(&facts.id, *prefix);
-        }
-        let Some(interface) = self.interfaces.get_mut(&facts.id) else {
-            return;
-        };
-        let listed = listed(facts, interface);
-        let sure_until = interface
-            .sure_at
-            .map(|at| at.plus(EC2_LAG))
-            .filter(|at| *at > now.mono);
-        let mut cooling = Vec::new();
-        interface.addresses.retain(|at, a| {
-            let there = listed.contains(at);
-            match a.state {
-                State::Owned => {
-                    a.disputed = !there;
-                    true
-                }
-                // Its release settles it.
-                State::Leaving { .. } => true,
-                State::Free { .. } | State::Cooling { .. } if there => {
-                    a.disputed = false;
-                    true
-                }
-                // A read that lags behind our own write: asked again when it no longer can.
-                State::Free { .. } | State::Cooling { .. } if sure_until.is_some() => {
-                    verify_at = verify_at.max(sure_until);
-                    true
-                }
-                // Should another interface of ours have it, it goes on cooling there.
-                State::Cooling { until } => {
-                    cooling.extend(a.last.take().map(|last| (*at, Limbo { until, last: *last })));
-                    false
-                }
-                State::Free { .. } => false,
-            }
-        });
-        if let Some(until) = described_ipv6(interface, facts, sure_until) {
-            verify_at = verify_at.max(Some(until));
-        }
-        // A prefix stays as long as anything of it does.
-        let left: BTreeSet<Ipv4Net> = interface.addresses.keys().map(|at| prefix_around(*at)).collect();
-        interface
-            .prefixes
-            .retain(|p| facts.prefixes.contains(p) || left.contains(p));
-        if verify_at.is_some() {
-            interface.verify_at = verify_at;
-        }
-        let cooling = cooling.into_iter().map(|(at, limbo)| (IpAddr::V4(at), limbo));
-        self.limbo.extend(cooling);
-        self.changed_state();
-    }
-
-    /// When it will be clear whether what is listed and was given back a moment ago is there.
-    pub(crate) fn unclear_until(&self, now: Now, facts: &InterfaceFacts) -> Option<Mono> {
-        let interface = self.interfaces.get(&facts.id)?;
-        let addresses = facts.addresses.iter().filter_map(|at| interface.departed.get(at));
-        let prefixes = facts
-            .prefixes
-            .iter()
-            .filter_map(|p| interface.departed_prefixes.get(p));
-        let clear_at = addresses.chain(prefixes).map(|gone| gone.plus(EC2_LAG));
-        clear_at.filter(|at| *at > now.mono).max()
     }
 
     /// EC2 does not know the interface: forgotten, its owners kept.
@@ -342,176 +276,12 @@ impl Pool {
                 .retain(|at, a| *at != own || a.state == State::Owned);
         }
     }
-
-    /// The other interface that has this address, as far as is known.
-    fn elsewhere(&self, eni: &EniId, at: Ipv4Addr) -> Option<EniId> {
-        self.interfaces
-            .values()
-            .find(|i| i.id != *eni && i.addresses.contains_key(&at))
-            .map(|i| i.id.clone())
-    }
-
-    /// Puts an address on an interface. True if it is new there.
-    pub(crate) fn add_address(&mut self, now: Mono, eni: &EniId, at: Ipv4Addr) -> bool {
-        if self
-            .interfaces
-            .values()
-            .any(|i| i.primary_address == at && i.deleting.is_none())
-        {
-            return false;
-        }
-        let mut before = None;
-        if let Some(other) = self.elsewhere(eni, at) {
-            let Some(other) = self.interfaces.get_mut(&other) else {
-                return false;
-            };
-            if let Some(a) = other.addresses.get_mut(&at)
-                && a.state == State::Owned
-            {
-                a.disputed = true; // The pod's routes lead to the other interface.
-                return false;
-            }
-            before = other.addresses.remove(&at);
-        }
-        let Some(interface) = self.interfaces.get_mut(eni) else {
-            return false;
-        };
-        interface.departed.remove(&at);
-        if let Some(a) = interface.addresses.get_mut(&at) {
-            a.disputed = false;
-            return false;
-        }
-        let mut address = Address::free(now);
-        if let Some(key) = self.by_address.get(&IpAddr::V4(at)) {
-            address.state = State::Owned;
-            let (device, card, table) = (interface.device, interface.card, interface.table());
-            if let Some(owner) = self.owners.get_mut(key) {
-                for held in owner.held.iter_mut().filter(|h| h.address == IpAddr::V4(at)) {
-                    (held.eni, held.device, held.card, held.table) = (eni.clone(), device, card, table);
-                }
-                owner.sort();
-            }
-        } else if let Some(limbo) = self.limbo.remove(&IpAddr::V4(at)) {
-            address.state = State::Cooling { until: limbo.until };
-            address.last = Some(Box::new(limbo.last));
-        } else if let Some(before) = before.filter(|a| a.cooling_until(now).is_some()) {
-            // Wherever it lies, it was a pod's a moment ago.
-            (address.state, address.last) = (before.state, before.last);
-        }
-        interface.addresses.insert(at, address);
-        self.changed_state();
-        true
-    }
-
-    /// Puts a prefix on an interface. How many of its addresses are new there.
-    pub(crate) fn add_prefix(&mut self, now: Mono, eni: &EniId, prefix: Ipv4Net) -> usize {
-        let Some(interface) = self.interfaces.get_mut(eni) else {
-            return 0;
-        };
-        interface.departed_prefixes.remove(&prefix);
-        if interface.prefixes.insert(prefix) {
-            self.changed_state();
-        }
-        if !prefix::is_usable(prefix) {
-            return 0; // EC2 has none; it takes room and gives nothing.
-        }
-        prefix::addresses(prefix)
-            .filter(|at| self.add_address(now, eni, *at))
-            .count()
-    }
-
-    /// What EC2 took back from us.
-    pub(crate) fn departed(&mut self, now: Mono, eni: &EniId, addresses: &[Ipv4Addr], prefixes: &[Ipv4Net]) {
-        let Some(interface) = self.interfaces.get_mut(eni) else {
-            return;
-        };
-        interface.departed.retain(|_, at| now.since(*at) < MEMORY);
-        interface
-            .departed_prefixes
-            .retain(|_, at| now.since(*at) < MEMORY);
-        for at in addresses {
-            interface.addresses.remove(at);
-            interface.departed.insert(*at, now);
-        }
-        for net in prefixes {
-            for at in prefix::addresses(*net) {
-                interface.addresses.remove(&at);
-            }
-            interface.prefixes.remove(net);
-            interface.departed_prefixes.insert(*net, now);
-        }
-        interface.sure_at = Some(now);
-        self.changed_state();
-    }
-
-    /// Is any of it being given back?
-    pub(crate) fn is_leaving(&self, eni: &EniId, addresses: &[Ipv4Addr], prefixes: &[Ipv4Net]) -> bool {
-        let Some(interface) = self.interfaces.get(eni) else {
-            return false;
-        };
-        let of_prefixes = prefixes.iter().copied().flat_map(prefix::addresses);
-        let mut all = addresses.iter().copied().chain(of_prefixes);
-        all.any(|at| interface.addresses.get(&at).is_some_and(|a| !a.counts()))
-    }
-
-    /// Do facts name something that is leaving by this intent?
-    pub(crate) fn lists_leaving(&self, eni: &EniId, by: IntentId, facts: &InterfaceFacts) -> bool {
-        let Some(interface) = self.interfaces.get(eni) else {
-            return false;
-        };
-        let there = listed(facts, interface);
-        let leaving = |at: &Ipv4Addr| {
-            let a = interface.addresses.get(at);
-            a.is_some_and(|a| a.state == (State::Leaving { by }))
-        };
-        there.iter().any(leaving)
-    }
-
-    /// What becomes of that whose release had an unknown effect, now that EC2 said what the interface has.
-    pub(crate) fn settle_leaving(&mut self, now: Mono, eni: &EniId, by: IntentId, facts: &InterfaceFacts) {
-        let Some(interface) = self.interfaces.get_mut(eni) else {
-            return;
-        };
-        let there = listed(facts, interface);
-        let (mut gone, mut gone_prefixes) = (Vec::new(), BTreeSet::new());
-        let prefixes = &interface.prefixes;
-        for (at, a) in &mut interface.addresses {
-            if a.state == (State::Leaving { by }) {
-                if there.contains(at) {
-                    a.state = State::Free { since: now };
-                } else if prefixes.contains(&prefix_around(*at)) {
-                    gone_prefixes.insert(prefix_around(*at));
-                } else {
-                    gone.push(*at);
-                }
-            }
-        }
-        let gone_prefixes: Vec<Ipv4Net> = gone_prefixes.into_iter().collect();
-        if !gone.is_empty() || !gone_prefixes.is_empty() {
-            self.departed(now, eni, &gone, &gone_prefixes);
-        }
-    }
 }
 
-/// What EC2 says of an interface's /80s. Returns when it is to be asked again, if it may not have noticed yet.
-fn described_ipv6(
-    interface: &mut Interface,
-    facts: &InterfaceFacts,
-    sure_until: Option<Mono>,
-) -> Option<Mono> {
-    let unlisted = |p: &Ipv6Net| !facts.ipv6_prefixes.contains(p);
-    if interface.ipv6_prefixes.iter().any(unlisted) && sure_until.is_some() {
-        return sure_until;
-    }
-    interface
-        .ipv6_prefixes
-        .retain(|p| facts.ipv6_prefixes.contains(p));
-    interface.ipv6.retain(|at, a| {
-        let there = facts.ipv6_prefixes.iter().any(|p| p.contains(at));
-        a.disputed = !there;
-        there || a.state == State::Owned
-    });
-    None
+/// When a list that is brought now was asked for, at the earliest.
+fn asked_at(now: Now) -> Mono {
+    let call = u64::try_from(CALL.as_millis()).unwrap_or(u64::MAX);
+    Mono(now.mono.0.saturating_sub(call))
 }
 
 /// Every address that facts name, those of prefixes among them.
@@ -526,11 +296,4 @@ fn lists(facts: &InterfaceFacts, interface: &Interface, at: Ipv4Addr) -> bool {
         || interface
             .prefix_of(at)
             .is_some_and(|p| facts.prefixes.contains(&p))
-}
-
-/// The interface's addresses that facts name.
-fn listed(facts: &InterfaceFacts, interface: &Interface) -> BTreeSet<Ipv4Addr> {
-    let named: BTreeSet<Ipv4Addr> = all_addresses(facts).collect();
-    let held = interface.addresses.keys().copied();
-    held.filter(|at| named.contains(at)).collect()
 }

@@ -6,12 +6,13 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use crate::action::Action;
-use crate::event::Event;
+use crate::event::{Cards, Event};
 use crate::ids::{CardIndex, EniId, SubnetId};
-use crate::intent::{Create, Phase, What};
+use crate::intent::{Create, IntentId, Phase, What};
 use crate::interface::State;
 use crate::kind::Kind;
 use crate::names::client_token;
+use crate::owner::{Owner, Standing};
 use crate::plan::{Plan, Step, plan};
 use crate::pool::Pool;
 use crate::subnets::Left;
@@ -45,6 +46,20 @@ impl Pool {
                 self.interfaces_listed(now, &ids, evidence, &mut out)
             }
             Event::Progress { id, stage } => self.progress(id, stage),
+            Event::Stalled {
+                id,
+                class,
+                message,
+                retry_at,
+            } => {
+                let failure = crate::backoff::Failure {
+                    class,
+                    message,
+                    retry_at,
+                };
+                self.stalled(now.mono, id, &failure);
+            }
+            Event::Resumed { id } => self.resumed(id),
             Event::ActionDone { id, outcome } => self.action_done(now, id, outcome),
             Event::ActionFailed {
                 id,
@@ -66,7 +81,7 @@ impl Pool {
                 free_prefixes,
             } => self.subnet_counted(now, &subnet, free_addresses, free_prefixes),
             Event::CheckpointFailed { keys, released, .. } => self.checkpoint_failed(now, &keys, &released),
-            Event::VethSeen { names } => self.veths_seen(now, &names),
+            Event::VethSeen { names, pods } => self.veths_seen(now, &names, &pods),
         }
         self.settle(now, &mut out);
         out
@@ -79,6 +94,10 @@ impl Pool {
         self.serve(now, out);
         self.end_waits(now, out);
         self.size_warm_pool(now);
+        // No card is to get addresses for a pod of every card that another card cannot serve.
+        if self.cards().nth(1).is_some() {
+            self.end_hopeless(now, Cards::Every, out);
+        }
         let mut current = plan(self, now);
         for _ in 0..PLANS {
             if current.steps.is_empty() {
@@ -87,7 +106,7 @@ impl Pool {
             self.carry_out(&current, now, out);
             current = plan(self, now);
         }
-        if self.end_hopeless(now, out) {
+        if self.end_hopeless(now, Cards::Any, out) {
             current = plan(self, now);
         }
         self.wake = self.wake_after(now.mono, &current);
@@ -200,7 +219,9 @@ impl Pool {
                 .map(|(id, _)| *id)
                 .collect();
             for id in ids {
-                self.run(id, out);
+                if !self.deletion_waits(id, now.mono) {
+                    self.run(id, out);
+                }
             }
         }
         if self
@@ -218,6 +239,43 @@ impl Pool {
             for eni in ask {
                 self.describe(now, eni, out);
             }
+        }
+    }
+
+    /// Does this deletion, which an earlier life began, wait for an owner in doubt or an address that rests? With an owner who is
+    /// in no doubt there is none: EC2 is asked instead what is left of the interface.
+    fn deletion_waits(&mut self, id: IntentId, now: Mono) -> bool {
+        let Some(What::Delete { eni, .. }) = self.intents.get(&id).map(|i| &i.what) else {
+            return false;
+        };
+        let eni = eni.clone();
+        let lives_there = |o: &&Owner| o.held.iter().any(|h| h.eni == eni);
+        let sure = |o: &Owner| !matches!(o.standing, Standing::Unconfirmed { .. });
+        let there: Vec<bool> = self.owners.values().filter(lives_there).map(sure).collect();
+        let rests = self.interfaces.get(&eni).into_iter().flat_map(|i| i.kept());
+        let rests = rests.filter_map(|a| a.rests_until(now)).max();
+        let until = if there.is_empty() { rests } else { self.grace };
+        let Some(intent) = self.intents.get_mut(&id) else {
+            return false;
+        };
+        if there.contains(&true) {
+            intent.what = What::Describe {
+                eni: eni.clone(),
+                unsure: 0,
+                unsure_prefixes: 0,
+                doubt: true,
+            };
+            if let Some(interface) = self.interfaces.get_mut(&eni) {
+                interface.deleting = None;
+            }
+            return false;
+        }
+        match until.filter(|at| *at > now) {
+            Some(until) => {
+                intent.phase = Phase::Paused(until);
+                true
+            }
+            None => false,
         }
     }
 

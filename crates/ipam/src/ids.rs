@@ -86,6 +86,13 @@ pub struct PodMeta {
     pub interfaces: u32,
 }
 
+impl PodMeta {
+    /// The pod: its links bear this name, whichever of its sandboxes has them.
+    pub(crate) fn pod(&self) -> (&str, &str) {
+        (&self.namespace, &self.name)
+    }
+}
+
 impl fmt::Display for PodMeta {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)

@@ -191,6 +191,14 @@ impl Intent {
         }
     }
 
+    /// The action that is at it.
+    pub(crate) fn running(&self) -> Option<ActionId> {
+        match self.phase {
+            Phase::Running(action) => Some(action),
+            Phase::Paused(_) => None,
+        }
+    }
+
     /// When it can go on: now if an executor is at it.
     pub(crate) fn ready_at(&self, now: Mono) -> Mono {
         match self.phase {

@@ -46,6 +46,9 @@ pub(crate) struct Address {
     /// EC2 says the interface does not have it, but a pod does.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) disputed: bool,
+    /// Only a list says it is here that may lag behind what a life without record gave back: nobody gets it before that is clear.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) unsure: bool,
     /// Who had it last, for people and for undoing a release that could not be written down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) last: Option<Box<LastOwner>>,
@@ -65,14 +68,20 @@ impl Address {
         Self {
             state: State::Free { since },
             disputed: false,
+            unsure: false,
             last: None,
         }
+    }
+
+    /// Is it in question whether the interface has it?
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.disputed || self.unsure
     }
 
     /// Since when it could be handed out, if it can be now.
     pub(crate) fn idle_since(&self, now: Mono) -> Option<Mono> {
         match self.state {
-            _ if self.disputed => None,
+            _ if self.is_doubted() => None,
             State::Free { since } => Some(since),
             State::Cooling { until } if until <= now => Some(until),
             _ => None,

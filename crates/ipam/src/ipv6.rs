@@ -82,6 +82,7 @@ impl Pool {
                 interface.ipv6.entry(v6).or_insert(Address {
                     state,
                     disputed: false,
+                    unsure: false,
                     last,
                 });
             }

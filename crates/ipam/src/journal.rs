@@ -35,6 +35,9 @@ pub struct Journal {
     /// The network cards that were managed; none in what earlier versions wrote: the first one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) cards: Vec<CardIndex>,
+    /// Until then a read of EC2 may lag behind what a life did before the first that has a record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unsure_until: Option<Mono>,
 }
 
 impl Journal {

@@ -3,12 +3,14 @@
 //!
 //! A node of ours leaks none by itself: its journal knows what it began, and a creation is repeated with its token. What is
 //! left is what died with its instance. Any node may free it, so somebody has to look, and the AWS VPC CNI lets every node look
-//! every hour. Here a look has a cause ([`Cause`]), so an idle node makes none:
+//! every hour. Here a look has a cause ([`Cause`]), and follows at once on the call that is its cause, so an idle node makes none:
 //!
 //! * EC2 had no address or no interface left for us: what is leaked is what is missing.
 //! * An interface was made: leaks come from making interfaces, so one look for [`ONE_IN`] interfaces of the whole cluster is
 //!   in proportion. Which, the interface's id says, so that nobody has to agree with anybody.
+//! * What the last look found was too young to be judged, and no longer is: the next call to EC2 that is made anyway.
 //!
+//! Nodes that lack the same addresses look as their own calls are answered: one look for a call at most, and seldom.
 //! What is leaked is told by the same signs as in the AWS VPC CNI: description, tags and age.
 
 use std::time::Duration;
@@ -24,48 +26,59 @@ pub const DESCRIPTION: &str = "aws-K8S-";
 pub const MIN_AGE: Duration = Duration::from_secs(300);
 /// Of so many interfaces that are made one leads to a look.
 pub const ONE_IN: u32 = 16;
-/// Nodes that lack the same addresses look one after the other, within this time.
-pub const SPREAD: Duration = Duration::from_secs(30);
 /// Between two looks of one node: at least so long, twice as long after each that found nothing,
 const GAP: Duration = Duration::from_secs(600);
 /// so long at most.
 const GAP_MAX: Duration = Duration::from_secs(6 * 3600);
 
-/// Why to look.
+/// What was just asked of EC2, and may be a cause to look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cause<'a> {
     /// EC2 denied addresses or an interface, because there are none left.
     NothingLeft,
     /// This interface was made.
     Made(&'a EniId),
+    /// Anything else.
+    Called,
 }
 
 /// When a node looks.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Looks {
-    /// Not before, and how many looks in a row found nothing.
+    /// Not before, but for what is owed.
     not_before: Option<Mono>,
+    /// How many looks in a row found nothing.
     in_vain: u32,
+    /// What was too young no longer is from here on.
+    owed: Option<Mono>,
+    /// The look that is under way is for what was owed: it owes no further one, or there would be no end to it.
+    paying: bool,
 }
 
 impl Looks {
-    /// How long to wait before a look for this cause; `None`: none is due. `instance` is ours: it spreads the nodes.
-    pub fn after(&mut self, cause: Cause<'_>, instance: &str, now: Mono) -> Option<Duration> {
-        if self.not_before.is_some_and(|at| at > now) {
-            return None;
+    /// Whether to look now, right after the call that is the cause. If so, the caller looks and tells [`Looks::looked`].
+    pub fn is_due(&mut self, cause: Cause<'_>, now: Mono) -> bool {
+        let owed = self.owed.is_some_and(|at| at <= now);
+        let due = owed || self.is_cause(cause) && self.not_before.is_none_or(|at| at <= now);
+        if due {
+            self.paying = owed;
+            // Also if it fails, and nobody tells.
+            self.not_before = Some(now.plus(GAP));
+            self.owed = None;
         }
-        if let Cause::Made(eni) = cause
-            && part(&eni.0) * f64::from(ONE_IN) >= 1.0
-        {
-            return None;
-        }
-        let delay = SPREAD.mul_f64(part(&format!("{instance}/{}", now.0)));
-        self.not_before = Some(now.plus(delay).plus(GAP));
-        Some(delay)
+        due
     }
 
-    /// A look ended, and so many interfaces were freed.
-    pub fn looked(&mut self, freed: usize, now: Mono) {
+    fn is_cause(&self, cause: Cause<'_>) -> bool {
+        match cause {
+            Cause::NothingLeft => true,
+            Cause::Made(eni) => part(&eni.0) * f64::from(ONE_IN) < 1.0,
+            Cause::Called => false,
+        }
+    }
+
+    /// A look ended, and so many interfaces were freed. `young`: in so long the last one that was too young will not be.
+    pub fn looked(&mut self, freed: usize, young: Option<Duration>, now: Mono) {
         self.in_vain = if freed > 0 {
             0
         } else {
@@ -73,6 +86,7 @@ impl Looks {
         };
         let factor = 1_u32.checked_shl(self.in_vain).unwrap_or(u32::MAX);
         self.not_before = Some(now.plus(GAP.saturating_mul(factor).min(GAP_MAX)));
+        self.owed = young.filter(|_| !self.paying).map(|left| now.plus(left));
     }
 }
 
@@ -255,9 +269,7 @@ mod tests {
     fn one_of_sixteen_new_interfaces_leads_to_a_look() {
         let looks = (0..1600).filter(|n| {
             let eni = EniId(format!("eni-{n:017x}"));
-            Looks::default()
-                .after(Cause::Made(&eni), "i-us", Mono(0))
-                .is_some()
+            Looks::default().is_due(Cause::Made(&eni), Mono(0))
         });
         let count = looks.count();
         assert!((60..=140).contains(&count), "{count}");
@@ -268,26 +280,52 @@ mod tests {
         let (mut looks, mut now) = (Looks::default(), Mono(0));
         let mut gaps = Vec::new();
         for _ in 0..7 {
-            looks.after(Cause::NothingLeft, "i-us", now).unwrap();
-            looks.looked(0, now);
+            assert!(looks.is_due(Cause::NothingLeft, now));
+            looks.looked(0, None, now);
             let from = now;
-            while looks.clone().after(Cause::NothingLeft, "i-us", now).is_none() {
+            while !looks.clone().is_due(Cause::NothingLeft, now) {
                 now = now.plus(Duration::from_secs(60));
             }
             gaps.push(now.since(from).as_secs());
         }
         assert_eq!(gaps, [1200, 2400, 4800, 9600, 19_200, 21_600, 21_600]);
-        looks.looked(1, now);
-        assert!(looks.after(Cause::NothingLeft, "i-us", now.plus(GAP)).is_some());
+        looks.looked(1, None, now);
+        assert!(looks.is_due(Cause::NothingLeft, now.plus(GAP)));
+    }
+
+    #[test]
+    fn what_was_too_young_is_looked_at_once_more_with_the_next_call_after_it_is_old_enough() {
+        let (mut looks, young) = (Looks::default(), Duration::from_secs(100));
+        let at = |s| Mono(0).plus(Duration::from_secs(s));
+        assert!(looks.is_due(Cause::NothingLeft, at(0)));
+        looks.looked(0, Some(young), at(1));
+        assert!(!looks.is_due(Cause::Called, at(100)), "still too young");
+        assert!(
+            !looks.is_due(Cause::NothingLeft, at(100)),
+            "still too young, and just looked"
+        );
+        assert!(
+            looks.is_due(Cause::Called, at(5000)),
+            "however late the next call is"
+        );
+        looks.looked(0, Some(young), at(5001));
+        assert!(
+            !looks.is_due(Cause::Called, at(5200)),
+            "nor a third time: others are young by now"
+        );
+    }
+
+    #[test]
+    fn a_call_that_brought_what_was_asked_for_is_no_cause_by_itself() {
+        assert!(!Looks::default().is_due(Cause::Called, Mono(0)));
     }
 
     proptest! {
         #[test]
-        fn a_look_is_soon_and_not_followed_by_another(instance in "i-[0-9a-f]{17}", at in 0_u64..1 << 40) {
+        fn a_look_is_not_followed_by_another_while_it_lasts(at in 0_u64..1 << 40, after in 0_u64..600_000) {
             let mut looks = Looks::default();
-            let delay = looks.after(Cause::NothingLeft, &instance, Mono(at)).unwrap();
-            prop_assert!(delay < SPREAD);
-            prop_assert_eq!(looks.after(Cause::NothingLeft, &instance, Mono(at).plus(SPREAD)), None);
+            prop_assert!(looks.is_due(Cause::NothingLeft, Mono(at)));
+            prop_assert!(!looks.is_due(Cause::NothingLeft, Mono(at + after)));
         }
     }
 }

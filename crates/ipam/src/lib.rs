@@ -91,6 +91,7 @@ pub use discover::{CLUSTER_TAG, ROLE_TAG, ZoneSubnet};
 pub use event::{
     ActionId, Cards, Event, Evidence, FailureClass, InterfaceFacts, InterfaceKind, Outcome, RequestId, Stage,
 };
+pub use graces::Doubt;
 pub use ids::{CardIndex, DeviceIndex, EniId, PodKey, PodMeta, SubnetId};
 pub use journal::{JOURNAL_VERSION, Journal};
 pub use kernel::{FromRule, HostRoute, KernelEvidence};

@@ -84,6 +84,11 @@ impl Owner {
             .collect()
     }
 
+    /// When it was given its last address; 0: not known.
+    pub(crate) fn allocated_ns(&self) -> i64 {
+        self.held.iter().map(|h| h.allocated_ns).max().unwrap_or_default()
+    }
+
     /// Addresses in the order of the pod's interfaces, which is that of the cards.
     pub(crate) fn sort(&mut self) {
         self.held.sort_by_key(|held| held.card);

@@ -111,7 +111,7 @@ impl Pool {
     pub(crate) fn next_cool(&self, card: CardIndex, now: Mono) -> Option<Mono> {
         self.serving(card)
             .flat_map(|i| i.addresses.values())
-            .filter(|a| !a.disputed)
+            .filter(|a| !a.is_doubted())
             .filter_map(|a| a.cooling_until(now))
             .min()
     }

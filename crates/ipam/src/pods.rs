@@ -241,6 +241,10 @@ impl Pool {
     }
 
     fn grant(&mut self, now: Now, wait: Wait, picked: &[Pick], out: &mut Vec<Action>) {
+        // Later than that of any earlier sandbox of the pod, whatever the wall clock did: the last one has the pod's links.
+        let earlier = self.owners.values().filter(|o| o.meta.pod() == wait.meta.pod());
+        let earlier = earlier.map(|o| o.allocated_ns().saturating_add(1));
+        let allocated_ns = earlier.fold(now.wall_ns, i64::max);
         let mut all_held = Vec::new();
         for Pick { eni, address, why } in picked {
             let Some(interface) = self.interfaces.get_mut(eni) else {
@@ -253,7 +257,7 @@ impl Pool {
                 device: interface.device,
                 card: interface.card,
                 table: interface.table(),
-                allocated_ns: now.wall_ns,
+                allocated_ns,
                 why: Some(why.clone()),
             });
         }

@@ -36,6 +36,9 @@ pub struct Pool {
     /// By order of arrival.
     pub(crate) waiting: BTreeMap<u64, Wait>,
     pub(crate) intents: BTreeMap<IntentId, Intent>,
+    /// Actions whose executor waits to make a call again, and why.
+    #[serde(skip)]
+    pub(crate) stalls: BTreeMap<ActionId, Block>,
     pub(crate) backoffs: Backoffs,
     /// Positions where EC2 would not attach an interface: something we do not know may be there.
     pub(crate) refused_devices: BTreeMap<CardIndex, BTreeMap<DeviceIndex, Block>>,
@@ -53,6 +56,9 @@ pub struct Pool {
     pub(crate) listed: bool,
     /// When they were first listed, if no earlier life knew them.
     pub(crate) listed_at: Option<Mono>,
+    /// Until then a read of EC2 may lag behind what an earlier life did of which there is no record.
+    #[serde(default)]
+    pub(crate) unsure_until: Option<Mono>,
     pub(crate) last_decrease: Option<Mono>,
     /// After a checkpoint that could not be written: the next attempt to serve.
     pub(crate) serve_at: Option<Mono>,
@@ -84,6 +90,7 @@ impl Pool {
             by_address: BTreeMap::new(),
             waiting: BTreeMap::new(),
             intents: BTreeMap::new(),
+            stalls: BTreeMap::new(),
             backoffs: Backoffs::default(),
             refused_devices: BTreeMap::new(),
             left: BTreeMap::new(),
@@ -93,6 +100,7 @@ impl Pool {
             deleted: BTreeMap::new(),
             listed: false,
             listed_at: None,
+            unsure_until: None,
             last_decrease: None,
             serve_at: None,
             grace: None,
@@ -158,6 +166,7 @@ impl Pool {
             limbo: self.limbo.clone(),
             deleted: self.deleted.clone(),
             cards: self.limits.cards.iter().map(|c| c.card).collect(),
+            unsure_until: self.unsure_until,
         }
     }
 
@@ -191,9 +200,22 @@ impl Pool {
         self.interfaces.values().map(Interface::facts)
     }
 
-    /// The address-to-owner index, for those who keep host rules in step with it.
+    /// The address-to-owner index, for those who keep host rules in step with it. Links bear the names of pods, so of several
+    /// sandboxes of one pod only the last that was given an address is said to have a link.
     pub fn owners(&self) -> impl Iterator<Item = crate::action::Lease> + '_ {
-        self.owners.iter().flat_map(|(key, owner)| owner.leases(key))
+        let mut last: BTreeMap<(&str, &str), (i64, &PodKey)> = BTreeMap::new();
+        for (key, owner) in self.owners.iter().filter(|(_, o)| !o.meta.name.is_empty()) {
+            let this = (owner.allocated_ns(), key);
+            let last = last.entry(owner.meta.pod()).or_insert(this);
+            *last = (*last).max(this);
+        }
+        self.owners.iter().flat_map(move |(key, owner)| {
+            let mut leases = owner.leases(key);
+            if last.get(&owner.meta.pod()).is_some_and(|(_, last)| *last != key) {
+                leases.iter_mut().for_each(|lease| lease.interface = None);
+            }
+            leases
+        })
     }
 
     /// The sandbox that has an address.

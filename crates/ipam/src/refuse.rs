@@ -5,10 +5,12 @@ use crate::backoff::Block;
 use crate::event::{Cards, FailureClass};
 use crate::ids::CardIndex;
 use crate::intent::{Intent, What};
+use crate::interface::Interface;
 use crate::kind::Kind;
 use crate::owner::{Asker, Wait};
-use crate::plan::{Ceiling, Place, Tally, candidates, ceiling};
+use crate::plan::{Ceiling, Place, Tally, candidates, ceiling, count};
 use crate::pool::Pool;
+use crate::subnets::CustomNetwork;
 use crate::targets::Mode;
 use crate::time::{Mono, Now};
 
@@ -44,8 +46,9 @@ impl Pool {
         }
     }
 
-    /// Refuses at once those whom nothing can serve before their deadline. True if there were any.
-    pub(crate) fn end_hopeless(&mut self, now: Now, out: &mut Vec<Action>) -> bool {
+    /// Refuses at once those whom nothing can serve before their deadline: `of` every card only those who want one of each, of any
+    /// all who wait. True if there were any.
+    pub(crate) fn end_hopeless(&mut self, now: Now, of: Cards, out: &mut Vec<Action>) -> bool {
         if self.waiting.is_empty() {
             return false;
         }
@@ -57,6 +60,9 @@ impl Pool {
                 Cards::Every => supplies.iter().all(|s| in_time(s).is_some()),
                 Cards::Any => supplies.iter().any(|s| in_time(s).is_some()),
             };
+            if !served && of == Cards::Every && wait.cards == Cards::Any {
+                continue;
+            }
             if !served {
                 hopeless.push((*turn, no_use(self, wait, now.mono)));
                 continue;
@@ -104,11 +110,22 @@ impl Pool {
         supply.extend(self.growth(card, now));
         if self.targets.mode != Mode::Ipv6 {
             for interface in self.serving(card) {
-                let usable = interface.addresses.values().filter(|a| !a.disputed);
+                let usable = interface.addresses.values().filter(|a| !a.is_doubted());
                 supply.extend(usable.filter_map(|a| Some((a.cooling_until(now)?, 1))));
+                supply.extend(self.unsure_on(interface, now));
             }
         }
         Supply::of(supply)
+    }
+
+    /// When EC2 can say whether an interface has what only a list says, and how much that is.
+    fn unsure_on(&self, interface: &Interface, now: Mono) -> Option<(Mono, u32)> {
+        let unsure = interface.addresses.values().filter(|a| a.unsure && !a.disputed);
+        let unsure = count(unsure.count());
+        let asks = |i: &&Intent| matches!(&i.what, What::Describe { eni, .. } if *eni == interface.id);
+        let asked = self.intents.values().find(asks).map(|i| i.ready_at(now));
+        let at = asked.or(interface.verify_at)?;
+        (unsure > 0).then_some((at.max(now), unsure))
     }
 
     /// The part of it that EC2 brings: when how many addresses can be there that the card does not have.
@@ -267,6 +284,20 @@ pub(crate) fn why(pool: &Pool, wait: &Wait, now: Mono) -> Refusal {
         return refusal(RefusalCause::CheckpointFailed, message, pool.serve_at);
     }
     let full = full(pool, card, &tally);
+    let unsure = pool.cards().flat_map(|card| pool.serving(card));
+    let unsure: Vec<(Mono, u32)> = unsure.filter_map(|i| pool.unsure_on(i, now)).collect();
+    if let Some(at) = unsure.iter().map(|(at, _)| *at).min() {
+        let sum: u32 = unsure.iter().map(|(_, sum)| sum).sum();
+        let message = format!(
+            "{} of {} addresses are assigned; {sum} were found by a start without own state, and EC2 is asked for them in {}, when \
+             its reads cannot lag behind what was given back before; {}",
+            tally.assigned,
+            tally.total,
+            span(now, at),
+            full.1
+        );
+        return refusal(RefusalCause::StillWorking, message, Some(at));
+    }
     let cool = pool.cards().filter_map(|card| pool.next_cool(card, now)).min();
     if let Some(at) = cool.filter(|_| pool.targets.mode != Mode::Ipv6) {
         let message = format!(
@@ -325,10 +356,7 @@ fn full(pool: &Pool, card: CardIndex, tally: &Tally) -> (RefusalCause, String) {
         Ceiling::NoSubnet => (
             RefusalCause::SubnetExhausted,
             match &pool.targets.subnets.custom {
-                Some(custom) => format!(
-                    "custom networking {:?} names no subnet that may be used",
-                    custom.name
-                ),
+                Some(custom) => no_custom_subnet(custom),
                 None => "no subnet may be used for pods: all are excluded by their tags".to_owned(),
             },
         ),
@@ -369,6 +397,8 @@ fn trouble<'a>(pool: &'a Pool, now: Mono) -> Option<Trouble<'a>> {
     let assigning = ("assigning addresses", b.assign.as_ref());
     for intent in pool.intents.values().filter(|i| i.brings() > 0) {
         add(format!("the {}", intent.title()), intent.trouble.as_ref(), None);
+        let stall = intent.running().and_then(|action| pool.stalls.get(&action));
+        add(format!("the {}", intent.title()), stall, None);
         let (what, block) = if let What::Create(_) = intent.what {
             creating
         } else {
@@ -434,5 +464,24 @@ pub(crate) fn span(from: Mono, to: Mono) -> String {
         format!("{}.{} s", ms / 1000, ms % 1000 / 100)
     } else {
         format!("{} s", ms / 1000)
+    }
+}
+
+/// Why an ENIConfig is of no use.
+fn no_custom_subnet(custom: &CustomNetwork) -> String {
+    let name = &custom.name;
+    match &custom.elsewhere[..] {
+        _ if name.is_empty() => {
+            "custom networking is on and this node has no ENIConfig, so there is no subnet that may be used"
+                .to_owned()
+        }
+        [] => format!("ENIConfig {name:?} names no subnet that may be used"),
+        elsewhere => {
+            let ids: Vec<&str> = elsewhere.iter().map(|id| id.0.as_str()).collect();
+            format!(
+                "ENIConfig {name:?} names {}, which is no subnet of this node's zone and VPC, and no other",
+                ids.join(", ")
+            )
+        }
     }
 }

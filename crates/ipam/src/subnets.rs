@@ -34,6 +34,8 @@ pub struct CustomNetwork {
     pub name: String,
     /// New interfaces lie in one of these; in none while nothing is named.
     pub subnets: Vec<SubnetId>,
+    /// Named as well, and of no use: they are of another zone or VPC. For people.
+    pub elsewhere: Vec<SubnetId>,
     /// With these security groups; empty: the primary interface's.
     pub security_groups: Vec<String>,
 }

@@ -111,6 +111,9 @@ pub struct AddressView {
     pub owner: Option<OwnerView>,
     /// EC2 says the interface does not have it.
     pub disputed: bool,
+    /// Found by a start without own state, and given to nobody before EC2 has said again that the interface has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unsure: bool,
 }
 
 /// What may be done with an address.
@@ -280,6 +283,7 @@ impl Pool {
             state: state_of(address, now),
             owner: self.owner_of(IpAddr::V4(at), address),
             disputed: address.disputed,
+            unsure: address.unsure,
         }
     }
 

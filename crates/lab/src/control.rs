@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::error::LabError;
 use crate::kubernetes::{KubernetesStatus, MachineStatus};
-use crate::model::FaultRule;
+use crate::model::{FaultRule, Policy};
 use crate::state::{Dir, Records};
 
 /// A question or an order.
@@ -86,6 +86,11 @@ pub enum Ask {
     Ec2 {
         /// Its parameters, `Action` among them.
         parameters: Vec<(String, String)>,
+    },
+    /// Replace the policy of the nodes' role. → the one in force.
+    Policy {
+        /// The new one; `None`: nothing changes.
+        policy: Option<Policy>,
     },
     /// Set how many hops an IMDS token answer travels. → what it was.
     HopLimit {

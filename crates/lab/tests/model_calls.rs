@@ -7,6 +7,7 @@
     clippy::indexing_slicing
 )]
 
+mod rights;
 mod support;
 
 use std::time::Duration;
@@ -96,7 +97,7 @@ fn a_role_may_do_what_it_lists_and_is_throttled_before_it_is_judged() {
     let mut lab = Lab::with(config, "m5.large");
     lab.vpc.set_role(&RoleConfig {
         name: RoleConfig::NODE.to_owned(),
-        actions: vec!["ec2:Describe*".to_owned()],
+        policy: Policy::allowing(&["ec2:Describe*"]),
     });
     let node = Caller::node(&lab.node.clone());
     let create = create_request(&lab);

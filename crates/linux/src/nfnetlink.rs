@@ -9,8 +9,9 @@ use crate::netlink::{NetlinkError, Socket, parse};
 
 /// `NFNL_SUBSYS_NFTABLES`.
 const SUBSYSTEM: u8 = 10;
-/// `NFPROTO_IPV4`.
+/// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
 pub(crate) const IPV4: u8 = 2;
+pub(crate) const IPV6: u8 = 10;
 /// Length of `struct nfgenmsg`.
 const HEADER: usize = 4;
 
@@ -57,7 +58,7 @@ pub(crate) struct Chain {
     pub(crate) base: Option<String>,
 }
 
-/// A rule of the family `ip`.
+/// A rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rule {
     pub(crate) chain: String,
@@ -108,7 +109,17 @@ impl Nfnetlink {
 
     /// The rules of a table of the family `ip`, or of one of its chains, in their order. None, if there is no such table.
     pub(crate) fn rules(&mut self, table: &str, chain: Option<&str>) -> Result<Vec<Rule>, NetlinkError> {
-        let mut question = Body::new(IPV4);
+        self.rules_of(IPV4, table, chain)
+    }
+
+    /// The same of another family.
+    pub(crate) fn rules_of(
+        &mut self,
+        family: u8,
+        table: &str,
+        chain: Option<&str>,
+    ) -> Result<Vec<Rule>, NetlinkError> {
+        let mut question = Body::new(family);
         question.text(TABLE, table);
         if let Some(chain) = chain {
             question.text(RULE_CHAIN, chain);
@@ -116,7 +127,7 @@ impl Nfnetlink {
         self.0
             .dump(kind(GET_RULE), &question, "list nftables rules", |body| {
                 // Old kernels pass the question's attributes over and give all.
-                let wanted = body.first() == Some(&IPV4) && text(attribute(body, HEADER, TABLE)?) == table;
+                let wanted = body.first() == Some(&family) && text(attribute(body, HEADER, TABLE)?) == table;
                 let rule = rule(body)?;
                 (wanted && chain.is_none_or(|chain| rule.chain == chain)).then_some(rule)
             })
@@ -140,8 +151,9 @@ pub(crate) enum Delete {
     Chain { table: String, chain: String },
     /// All rules of a chain of the family `ip`.
     Rules { table: String, chain: String },
-    /// A rule of the family `ip`.
+    /// A rule.
     Rule {
+        family: u8,
         table: String,
         chain: String,
         handle: u64,
@@ -176,8 +188,13 @@ impl Delete {
                 body.text(RULE_CHAIN, chain);
                 body
             }
-            Self::Rule { table, chain, handle } => {
-                let mut body = Body::new(IPV4);
+            Self::Rule {
+                family,
+                table,
+                chain,
+                handle,
+            } => {
+                let mut body = Body::new(*family);
                 body.text(TABLE, table);
                 body.text(RULE_CHAIN, chain);
                 body.attribute(RULE_HANDLE, &handle.to_be_bytes());
@@ -261,6 +278,7 @@ mod tests {
     #[test]
     fn a_rule_is_named_by_table_chain_and_handle() {
         let change = Delete::Rule {
+            family: IPV4,
             table: "nat".into(),
             chain: "POSTROUTING".into(),
             handle: 0x0102_0304,

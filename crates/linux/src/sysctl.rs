@@ -57,7 +57,21 @@ impl Default for Tree {
     }
 }
 
+/// Where a container has the host's `/proc/sys/net`, by convention.
+const MOUNTED: &str = "/host/proc/sys";
+
 impl Tree {
+    /// The host's tree as a container can write it: at `told`, else at `/host/proc/sys` where that has a `net`, else the
+    /// process's own.
+    pub fn of_the_host(told: Option<&Path>) -> Self {
+        let mounted = Path::new(MOUNTED);
+        match told {
+            Some(root) => Self::at(root),
+            None if mounted.join("net").is_dir() => Self::at(mounted),
+            None => Self::default(),
+        }
+    }
+
     /// The tree mounted at `root`.
     pub fn at(root: impl AsRef<Path>) -> Self {
         Self {
@@ -133,6 +147,15 @@ mod tests {
         assert!(!tree.ensure("net/ipv4/ip_forward", "0").unwrap());
         assert!(tree.ensure("net/ipv4/ip_forward", "1").unwrap());
         assert_eq!(tree.read("net/ipv4/ip_forward").unwrap(), "1");
+    }
+
+    #[test]
+    fn the_hosts_tree_is_where_it_is_said_to_be_and_else_the_processs_own() {
+        let (dir, _) = tree();
+        let told = Tree::of_the_host(Some(dir.path()));
+        assert_eq!(told.read("net/ipv4/ip_forward").unwrap(), "0");
+        // Nothing is mounted at /host/proc/sys where tests run.
+        assert_eq!(Tree::of_the_host(None).root, Path::new("/proc/sys"));
     }
 
     #[test]

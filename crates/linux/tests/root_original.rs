@@ -116,6 +116,42 @@ fn a_rule_of_somebody_that_leads_to_a_chain_of_theirs_does_not_keep_it() {
 }
 
 #[test]
+fn the_rule_for_addresses_of_egress_goes_in_each_family_and_back_end_and_nothing_beside_it() {
+    for (program, v6, backend) in [
+        ("iptables-nft", false, Backend::Nftables),
+        ("ip6tables-nft", true, Backend::Nftables),
+        ("iptables-legacy", false, Backend::Legacy),
+        ("ip6tables-legacy", true, Backend::Legacy),
+    ] {
+        on_new_host(move |_| {
+            let range = theirs::egress_range(v6);
+            let version = if v6 { "IPv6" } else { "IPv4" };
+            let reject = |comment: &str| {
+                format!(
+                    "{program} --wait -t filter -I FORWARD 1 -d {range} -m conntrack --ctstate NEW -m comment --comment \"{comment}\" -j REJECT"
+                )
+            };
+            let shown = || shell(&format!("{program} -t filter -S"));
+            shell(&reject("mine"));
+            let others = shown();
+            shell(&reject(&format!("Block Node Local Pod access via {version}")));
+            let (removed, outcome) = theirs::remove_reject(&Programs::default(), !v6);
+            outcome.unwrap();
+            assert_eq!(removed, [], "of the other family");
+            let (removed, outcome) = theirs::remove_reject(&Programs::default(), v6);
+            outcome.unwrap();
+            let [removed] = &removed[..] else {
+                panic!("{removed:?}")
+            };
+            assert_eq!((removed.backend, removed.rules), (backend, 1));
+            assert_eq!(shown(), others);
+            let (removed, _) = theirs::remove_reject(&Programs::default(), v6);
+            assert_eq!(removed, [], "a second time");
+        });
+    }
+}
+
+#[test]
 fn the_table_of_the_releases_that_mark_by_nftables_goes_as_a_whole() {
     on_new_host(|_| {
         shell("nft add table ip mine");

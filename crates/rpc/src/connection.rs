@@ -1,4 +1,4 @@
-//! One HTTP/2 connection over a unix socket: all that a plugin's single call needs.
+//! One HTTP/2 connection, mostly over a unix socket: all that a plugin's single call needs.
 //!
 //! tonic's own channel (balancing, buffering, reconnecting, a background worker) costs the plugin start-up time and size
 //! for things a process that lives for one call has no use for.
@@ -8,9 +8,11 @@ use std::path::Path;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::uri::Authority;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tonic::Status;
 use tonic::body::Body;
 
@@ -19,7 +21,7 @@ use crate::method::Method;
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The socket is missing or nobody listens on it.
+    /// The socket is missing, nobody listens on it, or the host is not known.
     #[error("cannot connect: {0}")]
     Dial(#[source] io::Error),
     /// Somebody listens and does not speak HTTP/2.
@@ -44,10 +46,12 @@ where
     }
 }
 
-/// A connection to a gRPC server on a unix socket. Clones share it. Give it to a generated client.
+/// A connection to a gRPC server, without TLS. Clones share it. Give it to a generated client.
 #[derive(Clone)]
 pub struct Connection {
     send: SendRequest<Body>,
+    /// HTTP/2's `:authority`.
+    authority: Authority,
 }
 
 impl std::fmt::Debug for Connection {
@@ -65,26 +69,48 @@ impl Connection {
     /// # Errors
     /// See [`ConnectError`]. A server that accepts and then says nothing shows only in the call's own deadline.
     pub async fn unix(socket: &Path, deadline: Duration) -> Result<Self, ConnectError> {
-        let stream = match tokio::time::timeout(deadline, dial(socket)).await {
-            Ok(connected) => connected.map_err(ConnectError::Dial)?,
-            Err(_) => return Err(ConnectError::Deadline(deadline)),
-        };
-        Self::over(stream).await.map_err(ConnectError::Handshake)
+        // The convention where there is no host.
+        let authority = Authority::from_static("localhost");
+        Self::over(within(deadline, dial(socket)).await?, authority).await
     }
 
-    async fn over(stream: UnixStream) -> Result<Self, hyper::Error> {
+    /// Connects to `address`, `host:port`, within `deadline`, as [`Connection::unix`] does to a socket.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn tcp(address: &str, deadline: Duration) -> Result<Self, ConnectError> {
+        let authority = Authority::try_from(address)
+            .map_err(|error| ConnectError::Dial(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let stream = within(deadline, TcpStream::connect(address)).await?;
+        // A call is one small write, and its answer is waited for.
+        stream.set_nodelay(true).map_err(ConnectError::Dial)?;
+        Self::over(stream, authority).await
+    }
+
+    async fn over<S>(stream: S, authority: Authority) -> Result<Self, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         // Answers are a few hundred bytes: the protocol's default windows do, and asking for others is one more frame.
         let (send, connection) = http2::Builder::new(Executor)
             .initial_stream_window_size(None)
             .initial_connection_window_size(None)
             .max_send_buf_size(16 * 1024)
             .handshake(Io::new(stream))
-            .await?;
+            .await
+            .map_err(ConnectError::Handshake)?;
         // Its error also reaches the call in flight, which is where it can be told.
         tokio::spawn(async move {
             let _reported_by_the_call = connection.await;
         });
-        Ok(Self { send })
+        Ok(Self { send, authority })
+    }
+}
+
+async fn within<S>(deadline: Duration, dial: impl Future<Output = io::Result<S>>) -> Result<S, ConnectError> {
+    match tokio::time::timeout(deadline, dial).await {
+        Ok(connected) => connected.map_err(ConnectError::Dial),
+        Err(_) => Err(ConnectError::Deadline(deadline)),
     }
 }
 
@@ -130,11 +156,11 @@ impl tonic::codegen::Service<http::Request<Body>> for Connection {
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        // HTTP/2 wants :scheme and :authority; gRPC over a unix socket has neither, and the convention is localhost.
+        // HTTP/2 wants :scheme and :authority.
         let path = request.uri().path_and_query().cloned();
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(http::uri::Scheme::HTTP);
-        parts.authority = Some(http::uri::Authority::from_static("localhost"));
+        parts.authority = Some(self.authority.clone());
         parts.path_and_query = path.or_else(|| Some(http::uri::PathAndQuery::from_static("/")));
         if let Ok(uri) = http::Uri::from_parts(parts) {
             *request.uri_mut() = uri;
@@ -151,14 +177,14 @@ const TURNS: u8 = 2;
 /// What is written is held for two turns of the connection's task: preface, settings, headers and body of a call come
 /// from three tasks, one after the other, and would be four writes, each of which wakes the server. Held back they
 /// go out as one.
-struct Io {
-    stream: UnixStream,
+struct Io<S> {
+    stream: S,
     held: Vec<u8>,
     turns_left: u8,
 }
 
-impl Io {
-    fn new(stream: UnixStream) -> Self {
+impl<S: AsyncWrite + Unpin> Io<S> {
+    fn new(stream: S) -> Self {
         Self {
             stream,
             held: Vec::with_capacity(512),
@@ -170,7 +196,7 @@ impl Io {
     fn send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.held.is_empty() {
             let stream = std::pin::Pin::new(&mut self.stream);
-            match tokio::io::AsyncWrite::poll_write(stream, cx, &self.held) {
+            match AsyncWrite::poll_write(stream, cx, &self.held) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(sent)) => drop(self.held.drain(..sent)),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -181,7 +207,7 @@ impl Io {
     }
 }
 
-impl hyper::rt::Read for Io {
+impl<S: AsyncRead + Unpin> hyper::rt::Read for Io<S> {
     fn poll_read(
         mut self: std::pin::Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -192,7 +218,7 @@ impl hyper::rt::Read for Io {
         let mut bytes = [0u8; 4096];
         let room = buf.remaining().min(bytes.len());
         let mut staged = tokio::io::ReadBuf::new(bytes.get_mut(..room).unwrap_or_default());
-        match tokio::io::AsyncRead::poll_read(std::pin::Pin::new(&mut self.stream), cx, &mut staged) {
+        match AsyncRead::poll_read(std::pin::Pin::new(&mut self.stream), cx, &mut staged) {
             Poll::Ready(Ok(())) => {
                 buf.put_slice(staged.filled());
                 Poll::Ready(Ok(()))
@@ -202,7 +228,7 @@ impl hyper::rt::Read for Io {
     }
 }
 
-impl hyper::rt::Write for Io {
+impl<S: AsyncWrite + Unpin> hyper::rt::Write for Io<S> {
     fn poll_write(
         mut self: std::pin::Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -235,9 +261,7 @@ impl hyper::rt::Write for Io {
 
     fn poll_shutdown(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.send(cx) {
-            Poll::Ready(Ok(())) => {
-                tokio::io::AsyncWrite::poll_shutdown(std::pin::Pin::new(&mut self.stream), cx)
-            }
+            Poll::Ready(Ok(())) => AsyncWrite::poll_shutdown(std::pin::Pin::new(&mut self.stream), cx),
             other => other,
         }
     }

@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use vpcnet_ipam::{Action, ActionId, Answer, Event, FailureClass, Refusal, RefusalCause, RequestId};
+use vpcnet_ipam::{Action, Answer, Event, FailureClass, Refusal, RefusalCause, RequestId};
 
 use super::{Batch, Core, JOURNAL_LAG, JOURNAL_RETRY, Order, Told};
 use crate::clock;
 use crate::metrics::{AddStage, cause_label};
+use crate::news::{News, PodName};
 use crate::state::{Intent, StateFile};
 
 /// EC2 remembers a client token for a day.
@@ -43,7 +44,7 @@ impl Core {
         } else {
             // An intent that is not written down is not acted on: a crash would leave an interface nobody knows of.
             let retry_at = Some(clock::mono().plus(JOURNAL_RETRY));
-            for id in orders.iter().filter_map(|o| action_id(&o.action)) {
+            for id in orders.iter().filter_map(|o| o.action.id()) {
                 events.push_back(Event::ActionFailed {
                     id,
                     class: FailureClass::NotBegun,
@@ -240,10 +241,40 @@ impl Core {
         }
     }
 
+    /// Tells the cluster.
+    fn tell(&self, told: &Told) {
+        let meta = &told.meta;
+        let pod = PodName::new(&meta.namespace, &meta.name);
+        match &told.answer {
+            Answer::Assigned(leases) => {
+                if let Some(first) = leases.first() {
+                    let address = first.address;
+                    self.news.tell(News::Assigned { pod, address });
+                }
+            }
+            // A DEL need not name the pod; the pool knows whose it was.
+            Answer::Released(leases) => {
+                if let Some(first) = leases.first() {
+                    let pod = PodName::new(&first.meta.namespace, &first.meta.name);
+                    let address = first.address;
+                    self.news.tell(News::Released { pod, address });
+                }
+            }
+            Answer::Refused(refusal) if told.is_add => {
+                let text = crate::grpc::refusal_text(refusal);
+                self.news.tell(News::Refused { pod, text });
+            }
+            Answer::Refused(_) | Answer::UnknownPod => {}
+        }
+    }
+
     fn log(&mut self, told: &Told) {
         let Told {
             answer, key, took, ..
         } = told;
+        if self.news.is_heard() {
+            self.tell(told);
+        }
         let took_us = took.as_micros();
         match answer {
             Answer::Assigned(leases) => {
@@ -278,19 +309,4 @@ fn is_want(cause: RefusalCause) -> bool {
         cause,
         RefusalCause::Deleted | RefusalCause::CheckpointFailed | RefusalCause::BadRequest
     )
-}
-
-/// The id an action is reported by.
-pub(super) fn action_id(action: &Action) -> Option<ActionId> {
-    match action {
-        Action::CreateInterface { id, .. }
-        | Action::AssignAddresses { id, .. }
-        | Action::AssignPrefixes { id, .. }
-        | Action::AssignIpv6Prefix { id, .. }
-        | Action::ReleaseAddresses { id, .. }
-        | Action::ReleasePrefixes { id, .. }
-        | Action::DeleteInterface { id, .. }
-        | Action::Describe { id, .. } => Some(*id),
-        Action::Reply { .. } => None,
-    }
 }

@@ -330,7 +330,7 @@ async fn an_intent_is_on_disk_when_its_order_is_given() {
         .unwrap()
         .unwrap();
     let state = std::fs::read_to_string(bench.file("vpcnet-state.json")).unwrap();
-    let id = commit::action_id(&order.action).unwrap();
+    let id = order.action.id().unwrap();
     assert!(
         state.contains(&format!("\"Running\":{}", id.0)),
         "action {} in {state}",

@@ -5,13 +5,14 @@
 use std::time::Duration;
 
 use vpcnet_cloud::{
-    AddressRequest, AttachNetworkInterface, CreateNetworkInterface, Ec2Error, InterfaceChange,
+    AddressRequest, AttachNetworkInterface, CreateNetworkInterface, Ec2Error, ErrorClass, InterfaceChange,
     NetworkInterface, Tag,
 };
 use vpcnet_ipam::{ActionId, CardIndex, DeviceIndex, EniId, Event, InterfaceFacts, Stage, SubnetId};
 
 use super::delete::{again, look};
 use super::{Cloud, Failure, facts_of};
+use crate::core::CoreHandle;
 use crate::state::Intent;
 use crate::{cards, clock};
 
@@ -39,8 +40,13 @@ struct Made {
 }
 
 /// Brings the interface up, taking over where an earlier attempt, of this life or one before, left off (`done`). After a
-/// failure what was made stays: the pool has its record of it, and comes back with it or has it deleted.
-pub(super) async fn create(cloud: &Cloud, wish: Wish, done: &[Stage]) -> Result<InterfaceFacts, Failure> {
+/// failure what was made stays: the pool has its record of it, and comes back with it or has it deleted. Also returns the
+/// security groups it was made with.
+pub(super) async fn create(
+    cloud: &Cloud,
+    wish: Wish,
+    done: &[Stage],
+) -> Result<(InterfaceFacts, Vec<String>), Failure> {
     let made = match created(done) {
         Some(eni) => take_over(cloud, eni, done).await?,
         None => Made {
@@ -48,7 +54,14 @@ pub(super) async fn create(cloud: &Cloud, wish: Wish, done: &[Stage]) -> Result<
             attachment: None,
         },
     };
-    finish(cloud, &wish, made).await
+    let groups = made
+        .eni
+        .groups
+        .iter()
+        .map(|group| group.group_id.clone())
+        .collect();
+    let facts = finish(cloud, &wish, made).await?;
+    Ok((facts, groups))
 }
 
 fn created(done: &[Stage]) -> Option<&EniId> {
@@ -166,9 +179,14 @@ async fn finish(cloud: &Cloud, wish: &Wish, made: Made) -> Result<InterfaceFacts
         }
     };
     // Also when it was attached by an earlier attempt: whether that came this far is not known.
-    tokio::spawn(set_delete_on_termination(
+    let (eni, owed) = (facts.id.clone(), attachment.clone());
+    cloud.around.core.learnt(move |known| {
+        known.outliving.insert(eni, owed);
+    });
+    tokio::spawn(go_with_instance(
         cloud.ec2.clone(),
-        made.eni.id.clone(),
+        cloud.around.core.clone(),
+        facts.id.clone(),
         attachment.clone(),
     ));
     match tokio::time::timeout(LINK_WITHIN, link).await {
@@ -230,16 +248,24 @@ fn may_have_happened(error: &Ec2Error) -> bool {
     error.effect_unknown || error.code == "InvalidNetworkInterface.InUse"
 }
 
-/// Sees to it that the interface goes with its instance. Pods do not wait for it, and are not refused when it fails.
-async fn set_delete_on_termination(ec2: vpcnet_cloud::Ec2, eni: String, attachment_id: String) {
+/// Sees to it that the interface goes with its instance. Pods do not wait for it, and are not refused when it fails. What was not
+/// confirmed is done again by the agent's next life.
+pub(crate) async fn go_with_instance(
+    ec2: vpcnet_cloud::Ec2,
+    core: CoreHandle,
+    eni: EniId,
+    attachment_id: String,
+) {
     let change = InterfaceChange::DeleteOnTermination {
         attachment_id,
         delete: true,
     };
     let mut tries = 0;
     loop {
-        match ec2.modify_network_interface_attribute(&eni, &change).await {
-            Ok(()) => return,
+        match ec2.modify_network_interface_attribute(&eni.0, &change).await {
+            Ok(()) => break,
+            // It went before its instance.
+            Err(error) if error.class == ErrorClass::Gone => break,
             Err(error) => {
                 let text = error.to_string();
                 if again(error, &mut tries).await.is_err() {
@@ -249,4 +275,7 @@ async fn set_delete_on_termination(ec2: vpcnet_cloud::Ec2, eni: String, attachme
             }
         }
     }
+    core.learnt(move |known| {
+        known.outliving.remove(&eni);
+    });
 }

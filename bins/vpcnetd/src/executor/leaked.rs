@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use vpcnet_cloud::{Filter, NetworkInterface, Tag, parse_rfc3339};
-use vpcnet_ipam::leaked::{Cause, Looker, Looks, Loose, MIN_AGE, SPREAD, Verdict, judge};
+use vpcnet_ipam::leaked::{Cause, Looker, Looks, Loose, MIN_AGE, Verdict, judge};
 use vpcnet_ipam::{EniId, FailureClass, Outcome};
 
 use super::create::CREATED_TAG;
@@ -20,24 +20,21 @@ pub(crate) const CLUSTER_TAG: &str = "cluster.k8s.amazonaws.com/name";
 #[derive(Default)]
 pub struct Leaks(Mutex<Looks>);
 
-/// An action ended: is that a cause to look?
+/// An action ended: is that a cause to look? If so it is done now, while the node is busy, or not at all.
 pub(super) fn notice(cloud: &Arc<Cloud>, result: &Result<Outcome, Failure>) {
-    let made;
     let cause = match result {
         Err(failure) if is_scarcity(failure) => Cause::NothingLeft,
-        Ok(Outcome::InterfaceReady(facts)) => {
-            made = facts.id.clone();
-            Cause::Made(&made)
-        }
-        _ => return,
+        Ok(Outcome::InterfaceReady(facts)) => Cause::Made(&facts.id),
+        Ok(_) => Cause::Called,
+        // What EC2 did not do, for whatever reason, it is not asked more for.
+        Err(_) => return,
     };
     if !cloud.around.config.pool.leaked_cleanup || cloud.machine.vpc_id.is_empty() {
         return;
     }
-    let due = lock(&cloud.leaks.0).after(cause, &cloud.machine.instance_id, clock::mono());
-    if let Some(delay) = due {
+    if lock(&cloud.leaks.0).is_due(cause, clock::mono()) {
         let cloud = Arc::clone(cloud);
-        tokio::spawn(async move { look_and_again(&cloud, delay).await });
+        tokio::spawn(async move { look_and_note(&cloud).await });
     }
 }
 
@@ -50,26 +47,17 @@ fn is_scarcity(failure: &Failure) -> bool {
     }
 }
 
-/// Looks, and once more when what was too young no longer is.
-async fn look_and_again(cloud: &Cloud, delay: Duration) {
-    let mut delay = Some(delay);
-    for _ in 0..2 {
-        let Some(pause) = delay.take() else { break };
-        tokio::time::sleep(pause).await;
-        match look(cloud).await {
-            Ok((freed, again_in)) => {
-                lock(&cloud.leaks.0).looked(freed, clock::mono());
-                delay = again_in.map(|d| d + SPREAD);
-            }
-            Err(failure) => {
-                tracing::warn!(message = %failure.message, "leaked interfaces could not be looked for");
-                cloud.around.metrics.error("leakedInterfaces");
-            }
+async fn look_and_note(cloud: &Cloud) {
+    match look(cloud).await {
+        Ok((freed, young)) => lock(&cloud.leaks.0).looked(freed, young, clock::mono()),
+        Err(failure) => {
+            tracing::warn!(message = %failure.message, "leaked interfaces could not be looked for");
+            cloud.around.metrics.error("leakedInterfaces");
         }
     }
 }
 
-/// One look. Returns how many were freed, and when one that was too young will not be.
+/// One look. Returns how many were freed, and in how long those that were too young will not be.
 async fn look(cloud: &Cloud) -> Result<(usize, Option<Duration>), Failure> {
     let looker = Looker {
         instance: &cloud.machine.instance_id,

@@ -10,9 +10,9 @@ pub(super) fn gone(error: CoreGone) -> Status {
     Status::unavailable(error.to_string())
 }
 
-/// A refusal of the pool: cause, thing and next try.
-pub(super) fn refused(refusal: &Refusal) -> Status {
-    let text = match refusal.retry_in {
+/// A refusal of the pool in words: cause, thing and next try.
+pub(crate) fn text(refusal: &Refusal) -> String {
+    match refusal.retry_in {
         Some(wait) => format!("{}; the agent tries again in {}", refusal.message, seconds(wait)),
         // Nothing but a pod's end brings an address then, and that ends the wait of the pod that asks again.
         None if matches!(
@@ -26,7 +26,12 @@ pub(super) fn refused(refusal: &Refusal) -> Status {
             )
         }
         None => refusal.message.clone(),
-    };
+    }
+}
+
+/// A refusal of the pool.
+pub(super) fn refused(refusal: &Refusal) -> Status {
+    let text = text(refusal);
     match refusal.cause {
         RefusalCause::InstanceFull
         | RefusalCause::SubnetExhausted

@@ -14,9 +14,10 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
     let config = std::sync::Arc::clone(&pages.config);
     let published = pages.publisher.get();
     let answer = pages.core.look(move |view| {
-        let mut notes: Vec<&str> = config.notes.iter().map(String::as_str).collect();
-        notes.extend(view.notes.iter().map(String::as_str));
+        let mut notes: Vec<String> = config.notes.to_vec();
+        notes.extend(view.notes.iter().cloned());
         notes.extend(published.complaints.iter());
+        notes.extend(published.kubernetes.away.iter().map(String::as_str));
         json!({
             "agent": {
                 "version": env!("CARGO_PKG_VERSION"),
@@ -36,6 +37,7 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
                 "socket": config.socket,
                 "notes": notes,
             },
+            "kubernetes": published.kubernetes,
             "instance": view.facts.machine,
             "vpc": { "cidrs": view.facts.vpc_cidrs, "ipv6_cidrs": view.facts.vpc_ipv6_cidrs, "security_groups": view.facts.groups },
             "now_ns": view.now.wall_ns,

@@ -112,9 +112,9 @@ impl DropIn {
     }
 
     /// The agent serves pods.
-    pub fn started(&self, took: Duration) {
+    pub fn started(&self, took: Duration, with_api_server: bool) {
         self.startup
-            .with_label_values(&["true", "false", ""])
+            .with_label_values(&["true", if with_api_server { "true" } else { "false" }, ""])
             .observe(took.as_secs_f64());
     }
 

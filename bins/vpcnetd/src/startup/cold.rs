@@ -77,11 +77,15 @@ async fn attempt(
         .state
         .as_ref()
         .map_or_else(salt, |s| s.facts.token_salt.clone());
+    let earlier = found.state.as_ref().map(|s| &s.facts);
+    let earlier = earlier.filter(|f| f.machine.instance_id == machine.instance_id);
     let facts = Facts {
         token_salt: salt,
         vpc_cidrs: instance.vpc_ipv4_cidrs,
         applied_groups: applied(found, &instance.security_groups, &interfaces),
         vpc_ipv6_cidrs,
+        outliving: earlier.map(|f| f.outliving.clone()).unwrap_or_default(),
+        behind: earlier.map(|f| f.behind.clone()).unwrap_or_default(),
         groups: instance.security_groups,
         limits,
         zone,

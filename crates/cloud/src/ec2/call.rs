@@ -16,6 +16,7 @@ use crate::endpoint::host_header;
 use crate::error::{class_of, own};
 use crate::http::{Answer, HttpError};
 use crate::sigv4::{Scope, Signable, authorization};
+use crate::trouble::{self, Try};
 use crate::xml::{self, ErrorDocument, optional};
 use crate::{CallReport, Credentials, CredentialsError, Ec2Action, Ec2Error, ErrorClass, Service};
 
@@ -103,7 +104,7 @@ impl Ec2 {
                 Ok(pass) => pass,
                 Err(until) => {
                     inner.observer.held_back(action.name());
-                    return Err(last.unwrap_or_else(|| Ec2Error {
+                    let error = last.unwrap_or_else(|| Ec2Error {
                         class: ErrorClass::Throttled,
                         retry_at: Some(until),
                         ..failure(
@@ -111,17 +112,21 @@ impl Ec2 {
                             own::BACKING_OFF,
                             "not called: earlier calls of this action failed or are in flight",
                         )
-                    }));
+                    });
+                    trouble::tell(Try::HeldBack(&error));
+                    return Err(error);
                 }
             };
             tried += 1;
             match inner.attempt::<T>(action, body.clone(), &credentials).await {
                 Ok(answer) => {
                     pass.settle(Outcome::Answered);
+                    trouble::tell(Try::Done);
                     return Ok(answer);
                 }
                 Err(mut failed) => {
                     failed.error.retry_at = pass.settle(failed.outcome);
+                    trouble::tell(Try::Failed(&failed.error));
                     let passing = matches!(failed.outcome, Outcome::Failed | Outcome::Throttled);
                     if failed.unauthenticated && !renewed {
                         renewed = true;

@@ -1,6 +1,7 @@
 //! The EC2 client: one typed method for each action.
 
 mod call;
+mod dry_run;
 mod form;
 mod instances;
 mod interface_ops;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use http::Uri;
 
+pub use dry_run::DryRun;
 pub use form::Filter;
 pub use instances::{Instance, InstanceInterface, InstanceType};
 pub use interface_ops::{

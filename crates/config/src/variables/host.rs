@@ -1,7 +1,7 @@
 //! Routing, SNAT, marks, MTU.
 
-use crate::variable::Invalid::{AsUnset, Refused, Skipped};
-use crate::variable::Kind::{Bool, Choice, Cidrs, Mark, Mtu, Prefix};
+use crate::variable::Invalid::{AsUnset, Never, Refused, Skipped};
+use crate::variable::Kind::{Bool, Choice, Cidrs, Mark, Mtu, Path, Prefix};
 
 chapter! { Host;
     AWS_VPC_ENI_MTU: Mtu, default "9001", invalid Refused,
@@ -24,6 +24,9 @@ chapter! { Host;
     AWS_VPC_K8S_CNI_VETHPREFIX: Prefix, default "eni", invalid Refused,
         "How the names of pods' interfaces on the node begin; 11 more characters follow.",
         original "takes any characters.";
+    VPCNET_PROC_SYS: Path, default "", invalid Never,
+        "Where the node's `/proc/sys` can be written. Not set: `/host/proc/sys` where that has a `net`, which is the host's \
+         `/proc/sys/net` mounted there, else `/proc/sys`, which in a container without `privileged` can only be read.";
     ENABLE_V4_EGRESS: Bool, default "true", invalid AsUnset,
         "In an IPv6 cluster: pods reach IPv4 by an address that means something on this node only, and SNAT.";
     ENABLE_V6_EGRESS: Bool, default "false", invalid AsUnset,

@@ -16,7 +16,7 @@ chapter! { Interfaces;
         original "with IPv6, too, it asks for a warm target, which means nothing there; compares targets as text.";
     AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: Bool, default "false", invalid AsUnset,
         "Custom networking: further interfaces lie in the subnet, and have the security groups, of an ENIConfig object. The primary \
-         interface gets no pods. IPv4 only; goes before subnet discovery; needs the API server at start.";
+         interface gets no pods. IPv4 only; goes before subnet discovery.";
     ENI_CONFIG_ANNOTATION_DEF: Text, default "k8s.amazonaws.com/eniConfig", invalid Never,
         "The node's annotation that names its ENIConfig. The label `vpc.amazonaws.com/externalEniConfig` goes before it, the label \
          of `ENI_CONFIG_LABEL_DEF` after it, then `default`.";
@@ -26,8 +26,7 @@ chapter! { Interfaces;
         "New interfaces lie in the subnets of the zone that are tagged `kubernetes.io/role/cni`; subnets tagged 0 get no new pods. \
          False: in the primary's subnet. Custom networking goes before it.";
     ENABLE_POD_ENI: Bool, default "false", invalid AsUnset,
-        "Security groups for pods: keeps a slot for the trunk interface, and serves pods that have a branch interface. Needs the API \
-         server at start.";
+        "Security groups for pods: keeps a slot for the trunk interface, and serves pods that have a branch interface.";
     POD_SECURITY_GROUP_ENFORCING_MODE: Choice(&["strict", "standard"]), default "strict", invalid RefusedWith("ENABLE_POD_ENI"),
         "Whether a pod with a branch interface sends everything by it (`strict`), or traffic out of the VPC and on the node as \
          other pods do (`standard`).";

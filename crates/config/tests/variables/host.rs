@@ -158,6 +158,13 @@ fn aws_vpc_k8s_cni_vethprefix() {
 }
 
 #[test]
+fn vpcnet_proc_sys() {
+    Case::new(&vars::VPCNET_PROC_SYS, |c| c.host.proc_sys.clone())
+        .unset(None)
+        .takes(&[("/node/proc/sys", Some("/node/proc/sys".into()))]);
+}
+
+#[test]
 fn enable_v4_egress() {
     switch_in(&vars::ENABLE_V4_EGRESS, true, |c| c.egress.v4, &V6);
     assert!(

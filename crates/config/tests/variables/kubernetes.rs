@@ -24,9 +24,33 @@ fn cluster_endpoint() {
 }
 
 #[test]
+fn kubeconfig() {
+    Case::new(&vars::KUBECONFIG, |c| c.kubernetes.kubeconfig.clone())
+        .unset(None)
+        .takes(&[("/etc/kubeconfig", Some("/etc/kubeconfig".into()))]);
+}
+
+#[test]
+fn kubernetes_service_host() {
+    Case::new(&vars::KUBERNETES_SERVICE_HOST, |c| {
+        c.kubernetes.service_host.clone()
+    })
+    .unset(None)
+    .takes(&[("172.20.0.1", Some("172.20.0.1".into()))]);
+}
+
+#[test]
+fn kubernetes_service_port() {
+    Case::new(&vars::KUBERNETES_SERVICE_PORT, |c| {
+        c.kubernetes.service_port.clone()
+    })
+    .unset(None)
+    .takes(&[("6443", Some("6443".into()))]);
+}
+
+#[test]
 fn annotate_pod_ip() {
     switch(&vars::ANNOTATE_POD_IP, false, |c| c.kubernetes.annotate_pod_ip);
-    assert!(read(&[("ANNOTATE_POD_IP", "true")]).config.needs_api_server());
 }
 
 #[test]

@@ -198,7 +198,7 @@ pub(super) fn make_room(pool: &Pool, card: CardIndex, now: Mono, places: u32, pl
 
 /// Nobody has it, now or since a moment ago.
 fn is_idle(a: &Address) -> bool {
-    !a.disputed && a.idle_since(Mono(u64::MAX)).is_some()
+    !a.is_doubted() && a.idle_since(Mono(u64::MAX)).is_some()
 }
 
 fn releasable(a: &Address, now: Mono) -> bool {

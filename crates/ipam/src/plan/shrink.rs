@@ -1,5 +1,6 @@
 //! Shrinking: an interface that is not needed goes whole; otherwise addresses and prefixes go.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Plan, Step, count, drain};
@@ -9,6 +10,7 @@ use crate::ids::{CardIndex, EniId};
 use crate::intent::{Intent, Phase, What};
 use crate::interface::{Interface, State};
 use crate::kind::{Kind, Wanted};
+use crate::owner::Held;
 use crate::pool::Pool;
 use crate::time::Mono;
 
@@ -161,11 +163,26 @@ fn could_go(pool: &Pool, card: CardIndex, i: &Interface) -> bool {
     i.serves(card)
         && !i.is_primary
         && i.kind == InterfaceKind::Interface
-        && i.addresses.values().all(|a| matches!(a.state, State::Free { .. } | State::Cooling { .. }))
+        && i.addresses
+            .values()
+            .all(|a| matches!(a.state, State::Free { .. } | State::Cooling { .. }))
         && i.prefixes.iter().all(|p| crate::prefix::is_usable(*p))
         && !pool.intents.values().any(|intent| intent.eni() == Some(&i.id))
-        // An owner whose address is on no known interface may turn out to be on this one.
-        && !pool.owners.values().any(|o| o.held.iter().any(|h| h.eni == i.id))
+        && !pool
+            .owners
+            .values()
+            .flat_map(|o| &o.held)
+            .any(|h| may_lie_on(h, i))
+}
+
+/// An owner's address that is on no known interface may turn out to be on this one.
+fn may_lie_on(held: &Held, i: &Interface) -> bool {
+    let unplaced = held.eni.0.is_empty();
+    match held.address {
+        _ if held.eni == i.id => true,
+        IpAddr::V4(at) => unplaced && i.subnet_cidr.contains(&at),
+        IpAddr::V6(_) => unplaced,
+    }
 }
 
 /// The targets hold without what it holds: `over` addresses are too many, `prefixes` are without a pod.

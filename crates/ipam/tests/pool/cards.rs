@@ -431,6 +431,38 @@ fn cards_that_no_earlier_life_managed_are_looked_at_before_anything_is_made_ther
 }
 
 #[test]
+fn a_node_of_several_cards_at_rest_asks_ec2_for_nothing_when_it_is_restarted_nor_later() {
+    let mut rig = fresh(&[3], ip_targets(2, 0));
+    rig.succeed_all();
+    for n in 0..12 {
+        add(&mut rig, n, if n % 2 == 0 { Cards::Every } else { Cards::Any });
+    }
+    rig.succeed_all();
+    for n in 0..5 {
+        rig.del(n);
+    }
+    // What it made too much of is given back, an interface only when it is a minute old.
+    let mut turns = 0..100;
+    while let Some(at) = rig.pool.next_wake() {
+        assert!(
+            turns.next().is_some(),
+            "it never comes to rest: {:?}",
+            rig.ordered()
+        );
+        rig.pass(at.since(Mono(rig.at)).as_millis() as u64 + 1);
+        rig.succeed_all();
+    }
+    let sums = rig.sums();
+    for _ in 0..2 {
+        rig = rig.restart(|_| {}).0;
+        assert_eq!(rig.ordered(), [""; 0], "at the start");
+        rig.pass(3_600_000);
+        assert_eq!(rig.ordered(), [""; 0], "later");
+        assert_eq!(rig.sums(), sums);
+    }
+}
+
+#[test]
 fn a_table_that_somebody_else_set_up_is_its_pods_table() {
     let mut rig = Rig::around(Pool::new(identity(), limits(&[2]), ip_targets(1, 0)).unwrap());
     let facts = rig.facts(0, 1);

@@ -182,6 +182,7 @@ fn custom_networking_is_explained_by_name_and_groups() {
             name: "zone-a".into(),
             subnets: vec![],
             security_groups: vec!["sg-1".into()],
+            ..CustomNetwork::default()
         }),
         ..Subnets::default()
     };

@@ -1,7 +1,7 @@
 //! EC2 fails in every class, and what the pool makes of it.
 
 use vpcnet_ipam::{
-    Action, EniId, Event, Evidence, FailureClass, Outcome, RefusalCause, Stage, SubnetId, Targets,
+    Action, EniId, Event, Evidence, FailureClass, Mono, Outcome, RefusalCause, Stage, SubnetId, Targets,
 };
 
 use super::rig::{M5_LARGE, Rig, id_of, ip_targets, seconds};
@@ -524,6 +524,54 @@ fn the_own_address_of_a_deleted_interface_may_become_a_pods() {
 }
 
 #[test]
+fn while_the_executor_waits_to_make_a_call_again_pods_are_told_what_ec2_said() {
+    let (mut rig, create) = creating();
+    rig.add_all(2..=9);
+    let id = id_of(&create);
+    rig.tell(Event::Stalled {
+        id,
+        class: FailureClass::Retry,
+        message: "ec2:DescribeNetworkInterfaces failed: Unavailable: later".into(),
+        retry_at: Some(Mono(rig.at + 7_000)),
+    });
+    let waits = rig.add_for(30, 2_000);
+    rig.pass(2_000);
+    let refusal = rig.refusal(waits);
+    assert_eq!(refusal.cause, RefusalCause::Ec2Unreachable);
+    assert!(
+        refusal.message.contains("creation of an interface at device 1")
+            && refusal.message.contains("Unavailable: later")
+            && refusal.message.contains("tried again in 5.0 s"),
+        "{refusal:?}"
+    );
+    assert_eq!(refusal.retry_in, Some(seconds(5)));
+
+    // It goes on, by itself or further: what was is no reason any more.
+    for report in [
+        Event::Resumed { id },
+        Event::Progress {
+            id,
+            stage: Stage::Created { eni: "eni-9".into() },
+        },
+    ] {
+        let waits = rig.add_for(31, 1_000);
+        rig.tell(report);
+        rig.pass(1_000);
+        let refusal = rig.refusal(waits);
+        assert!(refusal.message.contains("under way"), "{refusal:?}");
+        rig.tell(Event::Stalled {
+            id,
+            class: FailureClass::Throttled,
+            message: "RequestLimitExceeded".into(),
+            retry_at: None,
+        });
+    }
+    rig.succeed(&create);
+    let served = rig.add(32);
+    rig.address(served);
+}
+
+#[test]
 fn reports_about_unknown_actions_do_nothing() {
     let mut rig = Rig::settled(M5_LARGE, Targets::default());
     let before = rig.pool.view(rig.now());
@@ -545,5 +593,12 @@ fn reports_about_unknown_actions_do_nothing() {
             attachment: "eni-attach-1".into(),
         },
     });
+    rig.tell(Event::Stalled {
+        id,
+        class: FailureClass::Retry,
+        message: String::new(),
+        retry_at: None,
+    });
+    rig.tell(Event::Resumed { id });
     assert_eq!(rig.pool.view(rig.now()), before);
 }

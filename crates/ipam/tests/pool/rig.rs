@@ -25,6 +25,8 @@ pub(crate) struct Rig {
     next_host: u32,
     next_eni: u32,
     next_prefix: u32,
+    /// What somebody did to the wall clock.
+    pub(crate) wall_shift_ms: i64,
 }
 
 pub(crate) fn identity() -> Identity {
@@ -69,17 +71,7 @@ pub(crate) fn veth(meta: &PodMeta) -> String {
 }
 
 pub(crate) fn id_of(action: &Action) -> ActionId {
-    match action {
-        Action::CreateInterface { id, .. }
-        | Action::AssignAddresses { id, .. }
-        | Action::AssignPrefixes { id, .. }
-        | Action::AssignIpv6Prefix { id, .. }
-        | Action::ReleaseAddresses { id, .. }
-        | Action::ReleasePrefixes { id, .. }
-        | Action::DeleteInterface { id, .. }
-        | Action::Describe { id, .. } => *id,
-        Action::Reply { .. } => panic!("a reply is not reported back"),
-    }
+    action.id().expect("a reply is not reported back")
 }
 
 impl Rig {
@@ -98,6 +90,7 @@ impl Rig {
             next_host: 20,
             next_eni: 1,
             next_prefix: 0,
+            wall_shift_ms: 0,
         }
     }
 
@@ -154,7 +147,8 @@ impl Rig {
     pub(crate) fn now(&self) -> Now {
         Now {
             mono: Mono(self.at),
-            wall_ns: 1_700_000_000_000_000_000 + i64::try_from(self.at).unwrap() * 1_000_000,
+            wall_ns: 1_700_000_000_000_000_000
+                + (i64::try_from(self.at).unwrap() + self.wall_shift_ms) * 1_000_000,
         }
     }
 
@@ -208,13 +202,21 @@ impl Rig {
     }
 
     pub(crate) fn add_for(&mut self, n: u64, patience_ms: u64) -> RequestId {
+        self.ask(key(n), meta(n), patience_ms)
+    }
+
+    pub(crate) fn add_as(&mut self, key: PodKey, meta: PodMeta) -> RequestId {
+        self.ask(key, meta, 60_000)
+    }
+
+    fn ask(&mut self, key: PodKey, meta: PodMeta, patience_ms: u64) -> RequestId {
         self.requests += 1;
         let request = RequestId(self.requests);
         let deadline = Mono(self.at + patience_ms);
         self.tell(Event::PodWants {
             request,
-            key: key(n),
-            meta: meta(n),
+            key,
+            meta,
             deadline,
             cards: Cards::Any,
         });

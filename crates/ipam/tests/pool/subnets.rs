@@ -23,6 +23,7 @@ fn custom(all: &[u32]) -> Subnets {
         name: "zone-a".into(),
         subnets: all.iter().map(|n| subnet(*n)).collect(),
         security_groups: vec!["sg-1".into(), "sg-2".into()],
+        ..CustomNetwork::default()
     };
     Subnets {
         custom: Some(custom),

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
 use vpcnet_ipam::{
-    Action, Answer, Cards, Checkpoint, CheckpointWriter, Event, Evidence, FailureClass, InterfaceFacts, Mono,
-    Now, PodKey, PodMeta, Pool, RequestId, SubnetId, Targets, host_veth_suffix_nth,
+    Action, Answer, Cards, Checkpoint, CheckpointWriter, Event, Evidence, FailureClass, HostRoute,
+    InterfaceFacts, Mono, Now, PodKey, PodMeta, Pool, RequestId, SubnetId, Targets, host_veth_suffix_nth,
 };
 
 mod calls;
@@ -437,8 +437,11 @@ impl World {
     }
 
     pub(crate) fn veths(&mut self) {
-        let names = self.kernel_pods().into_iter().map(|(name, _)| name).collect();
-        self.tell(vec![Event::VethSeen { names }]);
+        let pods = self.kernel_pods();
+        let names = pods.iter().map(|(name, _)| name.clone()).collect();
+        let route = |(host_veth, address)| HostRoute { address, host_veth };
+        let pods = pods.into_iter().map(route).collect();
+        self.tell(vec![Event::VethSeen { names, pods }]);
     }
 
     /// The next point in time at which anything happens by itself.

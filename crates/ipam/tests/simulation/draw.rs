@@ -3,7 +3,9 @@
 
 use vpcnet_lab::model::Rng;
 
-use super::script::{Kept, Knob, NodeSetup, Op, Point, Setup, SubnetSetup, TYPES, Target, Wrong};
+use super::script::{
+    Kept, Knob, NodeSetup, Op, Point, Reserved, Setup, SubnetSetup, TYPES, Target, Weather, Wrong,
+};
 
 /// Draws the operations of one history.
 pub(crate) struct Draw {
@@ -124,9 +126,10 @@ impl Draw {
                     seconds: one(rng, &[1, 5, 30, 120]),
                 },
             },
-            8 => match rng.below(3) {
+            8 => match rng.below(5) {
                 0 => Op::Look { node },
                 1 => Op::Veths { node },
+                2 | 3 => Op::Ask { node },
                 _ => Op::Count { node },
             },
             9 => match rng.below(6) {
@@ -195,6 +198,17 @@ fn setup(rng: &mut Rng, seed: u64) -> Setup {
     let subnets = (0..within(rng, 1, 3)).map(|_| SubnetSetup {
         length: one(rng, &[24, 24, 25, 26, 27]),
         each: one(rng, &[0, 0, 0, 9, 17]),
+        reserved: one(
+            rng,
+            &[
+                None,
+                None,
+                None,
+                None,
+                Some(Reserved::Prefixes),
+                Some(Reserved::Named),
+            ],
+        ),
     });
     let subnets: Vec<SubnetSetup> = subnets.collect();
     let nodes = (0..within(rng, 1, 4)).map(|_| NodeSetup {
@@ -207,6 +221,12 @@ fn setup(rng: &mut Rng, seed: u64) -> Setup {
         seed,
         lowest: rng.chance(0.5),
         throttled: rng.chance(0.15),
+        weather: rng.chance(0.5).then(|| Weather {
+            latency: one(rng, &[1, 50, 400]),
+            attach: one(rng, &[200, 1_000, 9_000]),
+            read_lag: one(rng, &[100, 2_000, 8_000]),
+            imds_lag: one(rng, &[500, 5_000, 40_000]),
+        }),
         subnets,
     }
 }

@@ -40,8 +40,7 @@ impl World {
         if doom.journal != Kept::Whole {
             self.lose_journal(n);
         }
-        let wait = if doom.journal == Kept::Whole { 0 } else { self.lag };
-        self.queue(self.at + doom.down_ms.max(wait), Due::Start { node: n });
+        self.queue(self.at + doom.down_ms, Due::Start { node: n });
         true
     }
 
@@ -94,8 +93,7 @@ impl World {
         }
     }
 
-    /// Interfaces in the making are then on no record. Nor is what was given back a moment ago: a start without a journal
-    /// has to believe what lists say, so it comes (that is assumed, see `ARCHITECTURE.md`) when they no longer lag behind that.
+    /// Interfaces in the making are then on no record. Nor is what was given back a moment ago, and until when it rests.
     pub(crate) fn lose_journal(&mut self, n: usize) {
         self.nodes[n].disk.state = None;
         self.rests.retain(|(node, _), _| *node != n);

@@ -20,6 +20,8 @@ pub(crate) struct Failure {
     pub(crate) broken: Broken,
     /// By this operation.
     pub(crate) at: usize,
+    /// After so many steps.
+    pub(crate) steps: u64,
     /// What led to it.
     pub(crate) log: Vec<String>,
 }
@@ -91,6 +93,7 @@ fn failure(world: &World, broken: Broken, at: usize) -> Failure {
     Failure {
         broken,
         at,
+        steps: world.steps,
         log: world.log.iter().cloned().collect(),
     }
 }

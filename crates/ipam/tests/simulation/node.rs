@@ -409,7 +409,7 @@ impl World {
                 t.subnets.custom = v.as_ref().map(|v| CustomNetwork {
                     name: "zone-a".into(),
                     subnets: list(v),
-                    security_groups: Vec::new(),
+                    ..CustomNetwork::default()
                 });
             }
         }

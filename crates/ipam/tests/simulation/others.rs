@@ -205,7 +205,7 @@ impl World {
             s.forgotten = true;
         }
         self.nodes[n].disk.put_checkpoint(to_files(&checkpoint));
-        self.queue(self.at + self.lag.max(1_000), Due::Start { node: n });
+        self.queue(self.at + 1_000, Due::Start { node: n });
     }
 
     fn del_by_another(&mut self, n: usize, pod: u8) {

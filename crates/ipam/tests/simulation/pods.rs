@@ -17,7 +17,7 @@ pub(crate) struct Pod {
     /// Its present sandbox.
     sandbox: u32,
     plugin: Option<u16>,
-    every: bool,
+    pub(crate) every: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -406,8 +406,8 @@ impl World {
     }
 
     pub(crate) fn show_veths(&mut self, n: usize) {
-        let names = self.kernel(n).veths;
-        self.tell(n, vec![Event::VethSeen { names }]);
+        let KernelEvidence { veths, pods, .. } = self.kernel(n);
+        self.tell(n, vec![Event::VethSeen { names: veths, pods }]);
     }
 
     /// Cards that a pod of each card has an address of.

@@ -1,6 +1,6 @@
 //! When faults stop: all comes to rest within a bound, every pod that fits has its address, and the books agree.
 
-use vpcnet_ipam::{Blocked, FailureClass, Mode, SubnetId, plan};
+use vpcnet_ipam::{Blocked, CardIndex, FailureClass, Mode, SubnetId, plan};
 use vpcnet_lab::model as ec2;
 
 use super::setup::timing;
@@ -66,6 +66,7 @@ impl World {
         self.robbed.retain(|at| held.contains(at) || owned(*at));
         let now = self.at;
         self.rests.retain(|_, until| *until > now);
+        self.vpc.set_timing(self.weather);
     }
 
     /// What is not as it should be on a node where nothing goes wrong.
@@ -91,11 +92,10 @@ impl World {
             return Some(("intents are settled", explain()));
         }
         let unserved = self.unserved(n);
-        if !unserved.is_empty()
-            && let Some(how) = self.could_serve(n)
-        {
+        if let Some(how) = self.could_serve(n, &unserved) {
+            let pods: Vec<u8> = unserved.iter().map(|(pod, _)| *pod).collect();
             let detail = format!(
-                "node {n}: pods {unserved:?} have no address, though {how}\n{}",
+                "node {n}: pods {pods:?} have no address, though {how}\n{}",
                 explain()
             );
             return Some(("every pod that fits has an address", detail));
@@ -111,13 +111,10 @@ impl World {
                 format!("{wake:?} at {:?}, {}", now.mono, explain()),
             ));
         }
-        // A link bears the pod's name: whose of two sandboxes it is may not be known before the next start.
-        let shadowed = |name: &str| node.sandboxes.values().any(|s| s.meta.name == name);
         let kept = life.pool.owners().find(|o| {
             node.vanished
                 .get(&o.key)
                 .is_some_and(|life_then| *life_then < life.number)
-                && !shadowed(&o.meta.name)
         });
         if let Some(kept) = kept {
             let detail = format!(
@@ -129,33 +126,48 @@ impl World {
         self.unexplained(n, true)
     }
 
-    /// Pods without an address.
-    fn unserved(&self, n: usize) -> Vec<u8> {
+    /// Pods without an address, and whether each wants one of every card.
+    fn unserved(&self, n: usize) -> Vec<(u8, bool)> {
         let node = &self.nodes[n];
         let has = |pod: &u8| {
             let name = format!("web-{pod}");
             node.sandboxes.values().any(|s| s.meta.name == name && s.lives())
         };
-        node.pods.keys().copied().filter(|pod| !has(pod)).collect()
+        let without = node.pods.iter().filter(|(pod, _)| !has(pod));
+        without.map(|(pod, wanted)| (*pod, wanted.every)).collect()
     }
 
-    /// Where another address could come from.
-    fn could_serve(&self, n: usize) -> Option<String> {
+    /// Where an address for one of them could come from.
+    fn could_serve(&self, n: usize, unserved: &[(u8, bool)]) -> Option<String> {
+        let cards = self.managed_cards(n);
+        // For those who want one of each, what one card has is kept while another has none.
+        if unserved.iter().any(|(_, every)| *every) {
+            let all: Option<Vec<String>> = cards.iter().map(|card| self.could_bring(n, *card)).collect();
+            return all.map(|all| all.join(", "));
+        }
+        let one = cards.iter().find_map(|card| self.could_bring(n, *card));
+        one.filter(|_| !unserved.is_empty())
+    }
+
+    /// Where another address of a card could come from.
+    fn could_bring(&self, n: usize, card: CardIndex) -> Option<String> {
         let node = &self.nodes[n];
         let pool = &node.life.as_ref()?.pool;
-        if node.limits().cards.len() > 1 {
-            return None; // A pod may want one of each card, and lack one of one.
-        }
         let (t, limits) = (pool.targets(), node.limits());
-        let sums = pool.view(self.now(n)).totals;
+        let plan = plan(pool, self.now(n));
+        let sums = plan.cards.iter().find(|c| c.card == card)?.tally;
         if sums.free > 0 && t.cooldown.as_secs() < 60 {
-            return Some(format!("{} addresses are free", sums.free));
+            return Some(format!("{} addresses of card {card} are free", sums.free));
         }
         if !t.provisions() || t.unschedulable || sums.total + sums.coming >= t.max_pods || sums.cooling > 0 {
             return None;
         }
-        let left = |s: &SubnetId| self.vpc.left_now(&ec2::SubnetId(s.0.clone())).unwrap_or_default();
-        for i in pool.interfaces() {
+        let left = |s: &SubnetId| {
+            self.vpc
+                .choosable_now(&ec2::SubnetId(s.0.clone()))
+                .unwrap_or_default()
+        };
+        for i in pool.interfaces().filter(|i| i.card == card) {
             // What was taken from a pod takes room in the pool; what EC2 gave of it to another interface takes room there.
             let there = self.vpc.interface_now(&ec2::EniId(i.id.0.clone()));
             let used = there.map_or(0, |there| there.secondary.len() + there.prefixes.len());
@@ -168,8 +180,12 @@ impl World {
             }
         }
         let instance = &node.instance;
-        let taken = self.attached(instance).count() + usize::from(t.reserve_trunk_slot);
-        let most = limits.cards.first()?.interfaces;
+        let there =
+            |i: &&std::sync::Arc<ec2::Interface>| i.attachment.as_ref().is_some_and(|a| a.card == card.0);
+        let first = limits.cards.first()?.card == card;
+        let taken =
+            self.attached(instance).filter(there).count() + usize::from(t.reserve_trunk_slot && first);
+        let most = limits.cards.iter().find(|c| c.card == card)?.interfaces;
         let most = t.max_eni.filter(|m| *m >= 1).map_or(most, |m| m.min(most));
         if taken >= usize::try_from(most).unwrap() {
             return None;
@@ -182,7 +198,7 @@ impl World {
         let open = named
             .iter()
             .find(|s| !t.subnets.excluded.contains(s) && left(s).0 > 1)?;
-        Some(format!("an interface in {open} could be made"))
+        Some(format!("an interface in {open} on card {card} could be made"))
     }
 
     /// A step waits for a subnet that has really nothing.
@@ -196,7 +212,7 @@ impl World {
         };
         let (addresses, blocks) = self
             .vpc
-            .left_now(&ec2::SubnetId(subnet.to_owned()))
+            .choosable_now(&ec2::SubnetId(subnet.to_owned()))
             .unwrap_or_default();
         let prefixes = self.nodes[n].targets.mode == Mode::Prefixes;
         addresses <= 1 || (prefixes && blocks == 0)

@@ -49,6 +49,9 @@ pub(crate) struct Setup {
     pub(crate) lowest: bool,
     /// Throttling with small buckets.
     pub(crate) throttled: bool,
+    /// While nothing else is said, and between calms.
+    #[serde(default)]
+    pub(crate) weather: Option<Weather>,
     pub(crate) subnets: Vec<SubnetSetup>,
     pub(crate) nodes: Vec<NodeSetup>,
 }
@@ -60,6 +63,27 @@ pub(crate) struct SubnetSetup {
     pub(crate) length: u8,
     /// Somebody has each such address, so that few /28s are whole; 0: nobody has any.
     pub(crate) each: u8,
+    /// Its upper half is reserved.
+    #[serde(default)]
+    pub(crate) reserved: Option<Reserved>,
+}
+
+/// A CIDR reservation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Reserved {
+    /// For prefixes.
+    Prefixes,
+    /// For what is asked for by name.
+    Named,
+}
+
+/// How long things take in EC2, and how far reads are behind, milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Weather {
+    pub(crate) latency: u16,
+    pub(crate) attach: u16,
+    pub(crate) read_lag: u16,
+    pub(crate) imds_lag: u16,
 }
 
 /// A node.
@@ -224,6 +248,8 @@ pub(crate) enum Op {
     Wall { node: u8, by: i32 },
     /// The agent is shown what IMDS lists.
     Look { node: u8 },
+    /// It is shown what EC2 says is attached.
+    Ask { node: u8 },
     /// It is shown the host veths.
     Veths { node: u8 },
     /// Somebody counted what the subnets have left.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vpcnet_lab::model as ec2;
 
-use super::script::{Setup, SubnetSetup};
+use super::script::{Reserved, Setup, SubnetSetup};
 use super::world::World;
 
 impl World {
@@ -45,6 +45,25 @@ pub(crate) fn timing(latency: u16, attach: u16, read_lag: u16, imds_lag: u16) ->
     }
 }
 
+/// What it is while nobody says otherwise.
+pub(crate) fn weather(setup: &Setup) -> ec2::Timing {
+    match &setup.weather {
+        Some(w) => timing(w.latency, w.attach, w.read_lag, w.imds_lag),
+        None => timing(50, 200, 0, 500),
+    }
+}
+
+/// The upper half of a subnet.
+fn reservation(cidr: ipnet::Ipv4Net, reserved: Reserved) -> ec2::Reservation {
+    ec2::Reservation {
+        cidr: cidr.subnets(cidr.prefix_len() + 1).unwrap().nth(1).unwrap(),
+        kind: match reserved {
+            Reserved::Prefixes => ec2::ReservationKind::Prefix,
+            Reserved::Named => ec2::ReservationKind::Explicit,
+        },
+    }
+}
+
 pub(crate) fn vpc(setup: &Setup) -> (ec2::Vpc, Vec<ec2::SubnetId>) {
     let subnet = |(n, s): (usize, &SubnetSetup)| ec2::SubnetConfig {
         name: format!("s{n}"),
@@ -53,7 +72,11 @@ pub(crate) fn vpc(setup: &Setup) -> (ec2::Vpc, Vec<ec2::SubnetId>) {
         zone: 'a',
         route: ec2::SubnetRoute::Private,
         tags: BTreeMap::new(),
-        reservations: Vec::new(),
+        reservations: s
+            .reserved
+            .map(|r| reservation(cidr(n, s.length), r))
+            .into_iter()
+            .collect(),
     };
     let mut config = ec2::VpcConfig::instant();
     config.subnets = setup.subnets.iter().enumerate().map(subnet).collect();
@@ -63,7 +86,7 @@ pub(crate) fn vpc(setup: &Setup) -> (ec2::Vpc, Vec<ec2::SubnetId>) {
     } else {
         ec2::AddressChoice::Random
     };
-    config.timing = timing(50, 200, 0, 500);
+    config.timing = weather(setup);
     config.call_log = 0;
     if setup.throttled {
         config.buckets.enabled = true;

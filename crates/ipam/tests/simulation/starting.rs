@@ -17,6 +17,9 @@ use super::world::{Due, World};
 /// The kernel is looked at again so many milliseconds after a start: within the grace of owners in doubt.
 const LOOK_AGAIN: u64 = 25_000;
 
+/// Pauses between looks for links that the pool does not know, milliseconds.
+const NEWCOMERS: [u64; 5] = [1_000, 2_000, 5_000, 10_000, 20_000];
+
 /// What IMDS says of an interface.
 struct Listed {
     id: String,
@@ -161,6 +164,7 @@ impl World {
         // What of it lags shows when nothing can any more.
         self.nodes[n].meddled = true;
         self.live(n, pool, actions, salt, begun, false);
+        self.newcomers(n, 0);
         true
     }
 
@@ -354,6 +358,35 @@ impl World {
             evidence: Evidence::Ec2,
         });
         self.tell(n, events);
+    }
+
+    /// Some link is of no interface that the pool knows: as soon as IMDS lists one, all is listed anew.
+    pub(crate) fn newcomers(&mut self, n: usize, nth: usize) {
+        let Some(life) = &self.nodes[n].life else { return };
+        let number = life.number;
+        let known: Vec<String> = life.pool.interfaces().map(|i| i.id.0).collect();
+        let instance = self.nodes[n].instance.clone();
+        let new: Vec<String> = self
+            .attached(&instance)
+            .filter(|i| !known.contains(&i.id.to_string()) && self.has_link(n, &i.id))
+            .map(|i| i.id.to_string())
+            .collect();
+        if new.is_empty() {
+            return;
+        }
+        let listed = self.by_imds(n).unwrap_or_default();
+        if listed.iter().any(|i| new.contains(&i.id)) {
+            self.relist(n, 2_000);
+        } else if let Some(pause) = NEWCOMERS.get(nth) {
+            self.queue(
+                self.at + pause,
+                Due::Newcomers {
+                    node: n,
+                    life: number,
+                    nth: nth + 1,
+                },
+            );
+        }
     }
 
     /// All that IMDS lists, also of what is known.

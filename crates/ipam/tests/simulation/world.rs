@@ -10,7 +10,7 @@ use vpcnet_lab::model as ec2;
 use super::calls::Answered;
 use super::node::{Life, Node};
 use super::script::{Op, Setup, TYPES, Wrong};
-use super::setup::{timing, vpc};
+use super::setup::{timing, vpc, weather};
 
 /// A broken law.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,6 +41,8 @@ pub(crate) enum Due {
     LookAgain { node: usize, life: u32 },
     /// What is attached is listed anew.
     Relist { node: usize, life: u32, pause: u64 },
+    /// Links that no interface of the pool has are looked for in IMDS, for the nth time.
+    Newcomers { node: usize, life: u32, nth: usize },
 }
 
 pub(crate) struct World {
@@ -67,18 +69,16 @@ pub(crate) struct World {
     pub(crate) foreign: VecDeque<ec2::EniId>,
     /// In subnets, to make them full.
     pub(crate) crowd: Vec<ec2::EniId>,
+    /// Between calms, while no operation says otherwise.
+    pub(crate) weather: ec2::Timing,
     /// What happens is written down: to write it costs more than that it happens.
     told: bool,
     pub(crate) log: VecDeque<String>,
     pub(crate) requests: u64,
     pub(crate) containers: u32,
     pub(crate) names: u32,
-    /// How far readers may be behind, milliseconds.
-    pub(crate) lag: u64,
 }
 
-/// The most that a single read is behind by a fault, milliseconds, and a call's time.
-const STALE: u64 = 12_000;
 /// Lines kept of what happened.
 const LOG: usize = 400;
 
@@ -101,12 +101,12 @@ impl World {
             unrecorded: BTreeSet::new(),
             foreign: VecDeque::new(),
             crowd: Vec::new(),
+            weather: weather(setup),
             told,
             log: VecDeque::new(),
             requests: 0,
             containers: 0,
             names: 0,
-            lag: STALE,
         };
         for (n, subnet) in setup.subnets.iter().enumerate() {
             world.strew(n, subnet);
@@ -234,7 +234,8 @@ impl World {
             }
             Due::LookAgain { node, life } if self.is(node, life) => self.show_veths(node),
             Due::Relist { node, life, pause } if self.is(node, life) => self.relist(node, pause),
-            Due::Answer { .. } | Due::LookAgain { .. } | Due::Relist { .. } => {}
+            Due::Newcomers { node, life, nth } if self.is(node, life) => self.newcomers(node, nth),
+            Due::Answer { .. } | Due::LookAgain { .. } | Due::Relist { .. } | Due::Newcomers { .. } => {}
             Due::Plugin { node, sandbox } => self.plugged(node, sandbox),
             Due::Clean { node, sandbox } => self.del(node, sandbox),
             Due::Retry { node, pod } => self.retry(node, pod),
@@ -294,8 +295,6 @@ impl World {
             } => {
                 self.vpc
                     .set_timing(timing(*latency, *attach, *read_lag, *imds_lag));
-                // What was done under the weather before may yet show late.
-                self.lag = self.lag.max(STALE + u64::from(*read_lag.max(imds_lag)));
             }
             Op::Fault {
                 node,
@@ -348,6 +347,7 @@ impl World {
             } => self.interlude(nth(node), *adds, *dels, *grows),
             Op::Wall { node, by } => self.nodes[nth(node)].wall_shift_ms += i64::from(*by) * 1_000,
             Op::Look { node } => self.look(nth(node)),
+            Op::Ask { node } => self.look_closely(nth(node)),
             Op::Veths { node } => self.show_veths(nth(node)),
             Op::Count { node } => self.count(nth(node)),
             Op::Set { node, knob } => {
@@ -452,8 +452,7 @@ impl World {
         for pod in pods {
             self.queue(at + 20_000, Due::Retry { node: n, pod });
         }
-        let wait = if files { 5_000 } else { self.lag.max(5_000) };
-        self.queue(at + wait, Due::Start { node: n });
+        self.queue(at + 5_000, Due::Start { node: n });
     }
 
     /// A call of somebody who may do everything.

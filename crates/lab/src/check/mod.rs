@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Instant;
 
+use ipnet::Ipv4Net;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::control::{self, Ask, NodeStatus, Status};
@@ -28,20 +29,20 @@ use report::named;
 pub use report::{Count, Failure, Report};
 use wire::{Outcome, Seen};
 
-/// Runs all checks.
+/// Runs all checks. `untranslated`: where pods go with their own address, though it is outside the VPC.
 ///
 /// # Errors
 /// When the lab itself cannot do what the checks need; failed checks are in the report.
-pub fn run(dir: &Dir) -> Result<Report, LabError> {
+pub fn run(dir: &Dir, untranslated: &[Ipv4Net]) -> Result<Report, LabError> {
     raise_file_limit();
     let start = Instant::now();
     let status: Status = control::ask(dir, &Ask::Status)?;
     let pods = pods::list(dir)?;
     let mut report = Report::default();
-    family(dir, &status, &pods, false, &mut report)?;
+    family(dir, &status, &pods, Family::V4(untranslated), &mut report)?;
     if status.vpc_ipv6.is_some() {
         report.prefix = "ipv6-";
-        family(dir, &status, &pods, true, &mut report)?;
+        family(dir, &status, &pods, Family::V6, &mut report)?;
         report.prefix = "";
     }
     for fault in &status.model_faults {
@@ -61,12 +62,31 @@ pub fn run(dir: &Dir) -> Result<Report, LabError> {
     Ok(report)
 }
 
+/// Which addresses are tried.
+#[derive(Clone, Copy)]
+enum Family<'a> {
+    /// And where pods are not to be translated.
+    V4(&'a [Ipv4Net]),
+    /// Nothing is translated.
+    V6,
+}
+
 /// All checks of one family: pods have addresses of one, nodes of both.
-fn family(dir: &Dir, status: &Status, pods: &[Pod], v6: bool, report: &mut Report) -> Result<(), LabError> {
+fn family(
+    dir: &Dir,
+    status: &Status,
+    pods: &[Pod],
+    family: Family<'_>,
+    report: &mut Report,
+) -> Result<(), LabError> {
+    let (v6, untranslated) = match family {
+        Family::V4(untranslated) => (false, untranslated),
+        Family::V6 => (true, Default::default()),
+    };
     let endpoints = endpoints(status, pods, v6, report);
     let ports = plan::node_ports(&endpoints);
     let _open = OpenPorts::open(&endpoints, &ports)?;
-    let probes = plan::probes(&endpoints, &ports);
+    let probes = plan::probes(&endpoints, &ports, untranslated);
     let seen = Seen::default();
     with_responders(&endpoints, &seen, || {
         matrix(&endpoints, &probes, report);
@@ -74,7 +94,7 @@ fn family(dir: &Dir, status: &Status, pods: &[Pod], v6: bool, report: &mut Repor
         if !v6 {
             metadata(dir, status, &endpoints, report)?;
         }
-        forbidden(dir, status, &endpoints, &seen, report)
+        forbidden(dir, status, &endpoints, untranslated, &seen, report)
     })
 }
 
@@ -161,9 +181,13 @@ fn endpoints(status: &Status, pods: &[Pod], v6: bool, report: &mut Report) -> Ve
                 )
             });
             report.note("pod-address", owned);
+            let subnet = owner.and_then(|o| status.subnets.iter().find(|s| s.id == o.subnet));
             let kind = Kind::Pod {
                 node,
                 interface: owner.map(|o| (o.card, o.device)),
+                alone: subnet
+                    .filter(|s| !s.public)
+                    .map(|_| IpAddr::V4(status.nat_public)),
             };
             all.push(Endpoint {
                 name,
@@ -296,18 +320,22 @@ fn forbidden(
     dir: &Dir,
     status: &Status,
     endpoints: &[Endpoint],
+    untranslated: &[Ipv4Net],
     seen: &Seen,
     report: &mut Report,
 ) -> Result<(), LabError> {
     let now: Status = control::ask(dir, &Ask::Status)?;
     let mut sent = Vec::new();
-    for (i, bad) in negative::plan(endpoints, status).into_iter().enumerate() {
+    for (i, bad) in negative::plan(endpoints, status, untranslated)
+        .into_iter()
+        .enumerate()
+    {
         let number = u64::MAX - i as u64;
         negative::send(endpoints, &bad, number)?;
         sent.push((bad, number));
     }
     // A good packet each way after the bad ones: when its answer is there, the bad ones before it have fared.
-    let after: Vec<Probe> = plan::probes(endpoints, &[])
+    let after: Vec<Probe> = plan::probes(endpoints, &[], untranslated)
         .into_iter()
         .filter(|p| p.kind == "node-to-node")
         .collect();

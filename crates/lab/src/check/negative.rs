@@ -5,9 +5,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use ipnet::Ipv4Net;
 use rustix::net::{AddressFamily, Protocol, SendFlags, SocketType, bind, sendto, socket};
 
-use super::plan::{Endpoint, Kind, PORT};
+use super::plan::{Endpoint, Kind, PORT, is_untranslated};
 use super::wire::{Seen, packet};
 use crate::control::{self, Ask, Status};
 use crate::error::LabError;
@@ -35,8 +36,8 @@ pub(crate) struct Bad {
 /// How long the drop log may take to show a packet.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// All packets to try.
-pub(crate) fn plan(endpoints: &[Endpoint], status: &Status) -> Vec<Bad> {
+/// All packets to try. `untranslated`: where pods go with their own address.
+pub(crate) fn plan(endpoints: &[Endpoint], status: &Status, untranslated: &[Ipv4Net]) -> Vec<Bad> {
     let mut all = Vec::new();
     let v6 = endpoints.iter().any(|e| e.address.is_ipv6());
     let nobody = if v6 {
@@ -96,6 +97,7 @@ pub(crate) fn plan(endpoints: &[Endpoint], status: &Status) -> Vec<Bad> {
         }
     }
     let internet = endpoints.iter().position(|e| e.kind == Kind::Internet);
+    all.extend(without_public_address(endpoints, internet, untranslated));
     // No translation hides a private subnet: its gateway has to keep others out.
     let private = |e: &Endpoint| v6 && matches!(e.kind, Kind::Node { public: None, .. });
     for (index, endpoint) in endpoints.iter().enumerate().filter(|(_, e)| private(e)) {
@@ -130,6 +132,31 @@ pub(crate) fn plan(endpoints: &[Endpoint], status: &Status) -> Vec<Bad> {
         }
     }
     all
+}
+
+/// As itself a pod has no public address: the internet gateway lets nothing of it through.
+fn without_public_address(
+    endpoints: &[Endpoint],
+    internet: Option<usize>,
+    untranslated: &[Ipv4Net],
+) -> Vec<Bad> {
+    let Some((victim, address)) = internet.and_then(|i| Some((i, endpoints.get(i)?.address))) else {
+        return Vec::new();
+    };
+    if address.is_ipv6() || !is_untranslated(address, untranslated) {
+        return Vec::new();
+    }
+    let of_public = |e: &Endpoint| matches!(e.kind, Kind::Pod { alone: None, .. });
+    let pods = endpoints.iter().enumerate().filter(|(_, e)| of_public(e));
+    pods.map(|(from, _)| Bad {
+        kind: "untranslated-pod-to-internet",
+        from,
+        source: None,
+        to: SocketAddr::new(address, PORT),
+        victim: Some(victim),
+        reason: Some("no-public-address"),
+    })
+    .collect()
 }
 
 fn endpoint_name(endpoints: &[Endpoint], index: usize) -> &str {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::Ipv4Net;
 use serde::Serialize;
 
 /// Where responders listen, UDP and TCP: in the NodePort range, which the default security group opens to all.
@@ -20,6 +21,9 @@ pub(crate) enum Kind {
         node: usize,
         /// Card and device index of the interface that owns its address; `None`: no interface does.
         interface: Option<(u32, u32)>,
+        /// What the internet sees its connections come from when the node does not translate them: the NAT gateway of its
+        /// interface's subnet; `None`: that is a public subnet, whose gateway lets no private address through.
+        alone: Option<IpAddr>,
     },
     /// A node.
     Node {
@@ -106,7 +110,7 @@ pub(crate) fn node_ports(endpoints: &[Endpoint]) -> Vec<NodePort> {
     {
         for primary in [true, false] {
             let pod = endpoints.iter().position(|e| {
-                matches!(e.kind, Kind::Pod { node: n, interface: Some(i) } if n == node && (i == (0, 0)) == primary)
+                matches!(e.kind, Kind::Pod { node: n, interface: Some(i), .. } if n == node && (i == (0, 0)) == primary)
             });
             let port = u16::try_from(ports.len())
                 .ok()
@@ -119,14 +123,22 @@ pub(crate) fn node_ports(endpoints: &[Endpoint]) -> Vec<NodePort> {
     ports
 }
 
-/// All questions.
-pub(crate) fn probes(endpoints: &[Endpoint], ports: &[NodePort]) -> Vec<Probe> {
+/// Whether pods go there with their own address: always by IPv6.
+pub(crate) fn is_untranslated(to: IpAddr, untranslated: &[Ipv4Net]) -> bool {
+    match to {
+        IpAddr::V4(v4) => untranslated.iter().any(|net| net.contains(&v4)),
+        IpAddr::V6(_) => true,
+    }
+}
+
+/// All questions. `untranslated`: where pods go with their own address, though it is outside the VPC.
+pub(crate) fn probes(endpoints: &[Endpoint], ports: &[NodePort], untranslated: &[Ipv4Net]) -> Vec<Probe> {
     let mut all = Vec::new();
     for (from, a) in endpoints.iter().enumerate() {
         // A pod's own addresses reach each other without leaving it.
         let others = |(_, b): &(usize, &Endpoint)| a.namespace != b.namespace;
         for (to, b) in endpoints.iter().enumerate().filter(others) {
-            let Some((kind, seen)) = expectation(endpoints, a, b) else {
+            let Some((kind, seen)) = expectation(endpoints, a, b, untranslated) else {
                 continue;
             };
             let target = SocketAddr::new(b.address, PORT);
@@ -159,7 +171,13 @@ pub(crate) fn probes(endpoints: &[Endpoint], ports: &[NodePort]) -> Vec<Probe> {
 }
 
 /// The family of a question from `a` to `b`, and as whom `b` must see `a`.
-fn expectation(endpoints: &[Endpoint], a: &Endpoint, b: &Endpoint) -> Option<(&'static str, IpAddr)> {
+fn expectation(
+    endpoints: &[Endpoint],
+    a: &Endpoint,
+    b: &Endpoint,
+    untranslated: &[Ipv4Net],
+) -> Option<(&'static str, IpAddr)> {
+    let as_itself = is_untranslated(b.address, untranslated);
     let node_of = |e: &Endpoint| match e.kind {
         Kind::Pod { node, .. } => endpoints.get(node),
         _ => None,
@@ -190,7 +208,10 @@ fn expectation(endpoints: &[Endpoint], a: &Endpoint, b: &Endpoint) -> Option<(&'
         // address itself, the internet what the gateway makes of it.
         // IPv6 is not translated: a pod is seen as what it is.
         (Kind::Pod { .. }, Kind::Internet) if a.address.is_ipv6() => ("pod-to-internet", a.address),
+        // As itself a pod has no public address, and gets out by a NAT gateway alone.
+        (Kind::Pod { alone, .. }, Kind::Internet) if as_itself => ("pod-to-internet", (*alone)?),
         (Kind::Pod { .. }, Kind::Internet) => ("pod-to-internet", internet_sees(node_of(a)?)?),
+        (Kind::Pod { .. }, Kind::Peer) if as_itself => ("pod-to-peer", a.address),
         (Kind::Pod { .. }, Kind::Peer) => ("pod-to-peer", node_of(a)?.address),
         (Kind::Node { .. }, Kind::Internet) => ("node-to-internet", internet_sees(a)?),
         (Kind::Node { .. }, Kind::Peer) => ("node-to-peer", a.address),
@@ -208,6 +229,7 @@ fn jumbo(endpoints: &[Endpoint]) -> Vec<Probe> {
         Kind::Pod {
             node,
             interface: Some(interface),
+            ..
         } => Some((node, interface)),
         _ => None,
     };
@@ -309,6 +331,7 @@ mod tests {
             let kind = Kind::Pod {
                 node: usize::from(i % 2),
                 interface: Some((0, u32::from(i / 2 % 2))),
+                alone: nat.filter(|_| i % 2 == 1),
             };
             all.push(endpoint(&format!("pod/{i}"), 10 + i, kind));
         }
@@ -322,7 +345,7 @@ mod tests {
     #[test]
     fn every_ordered_pair_of_pods_is_asked_once() {
         let lab = lab(20);
-        let all = probes(&lab, &[]);
+        let all = probes(&lab, &[], &[]);
         let pairs = of_kind(&all, "pod-to-pod-same-node").len() + of_kind(&all, "pod-to-pod-across").len();
         assert_eq!(pairs, 40 * 39);
         assert!(all.iter().all(|p| p.from != p.answers));
@@ -331,7 +354,7 @@ mod tests {
     #[test]
     fn the_internet_must_see_the_nodes_public_or_the_nat_gateways_address() {
         let lab = lab(2);
-        let all = probes(&lab, &[]);
+        let all = probes(&lab, &[], &[]);
         for probe in of_kind(&all, "pod-to-internet") {
             let Kind::Pod { node, .. } = lab[probe.from].kind else {
                 panic!("not a pod")
@@ -343,11 +366,30 @@ mod tests {
     }
 
     #[test]
+    fn untranslated_pods_are_seen_as_themselves_and_reach_the_internet_by_a_nat_gateway_alone() {
+        let lab = lab(2);
+        let excluded = "10.0.0.4/32".parse().unwrap();
+        let all = probes(&lab, &[], &[excluded]);
+        let to_peer = of_kind(&all, "pod-to-peer");
+        assert!(to_peer.iter().all(|p| p.seen == lab[p.from].address));
+        // Somebody else's CIDR.
+        assert_eq!(of_kind(&all, "pod-to-internet").len(), 4 * 2);
+        let all = probes(&lab, &[], &["0.0.0.0/0".parse().unwrap()]);
+        let to_internet = of_kind(&all, "pod-to-internet");
+        assert_eq!(to_internet.len(), 2 * 2);
+        assert!(
+            to_internet
+                .iter()
+                .all(|p| p.seen == IpAddr::from([198, 51, 100, 1]))
+        );
+    }
+
+    #[test]
     fn node_ports_lead_to_a_pod_on_each_kind_of_interface_and_are_asked_from_where_they_can_be_reached() {
         let lab = lab(2);
         let ports = node_ports(&lab);
         assert_eq!(ports.len(), 4);
-        let all = probes(&lab, &ports);
+        let all = probes(&lab, &ports, &[]);
         assert!(
             of_kind(&all, "internet-to-node-port")
                 .iter()
@@ -359,7 +401,10 @@ mod tests {
 
     #[test]
     fn full_size_packets_go_between_all_pairs_of_interfaces_with_pods() {
-        assert_eq!(of_kind(&probes(&lab(5), &[]), "full-size-packet").len(), 4 * 3);
+        assert_eq!(
+            of_kind(&probes(&lab(5), &[], &[]), "full-size-packet").len(),
+            4 * 3
+        );
     }
 
     #[test]
@@ -374,11 +419,12 @@ mod tests {
                 Kind::Pod {
                     node: 0,
                     interface: Some((1, 0)),
+                    alone: None,
                 },
             )
         };
         lab.push(second);
-        let all = probes(&lab, &[]);
+        let all = probes(&lab, &[], &[]);
         let last = lab.len() - 1;
         let first = lab.iter().position(|e| e.name == "pod/0").unwrap();
         assert!(all.iter().any(|p| p.from == last && p.seen == lab[last].address));
@@ -397,7 +443,7 @@ mod tests {
         for (number, endpoint) in (1_u16..).zip(&mut lab) {
             endpoint.address = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number).into();
         }
-        let all = probes(&lab, &[]);
+        let all = probes(&lab, &[], &[]);
         let to_internet = of_kind(&all, "pod-to-internet");
         assert_eq!(to_internet.len(), 4 * 2);
         assert!(to_internet.iter().all(|p| p.seen == lab[p.from].address));
@@ -406,7 +452,7 @@ mod tests {
 
     #[test]
     fn an_empty_lab_still_checks_its_nodes() {
-        let all = probes(&lab(0), &node_ports(&lab(0)));
+        let all = probes(&lab(0), &node_ports(&lab(0)), &[]);
         assert!(!all.is_empty());
         assert!(
             all.iter()

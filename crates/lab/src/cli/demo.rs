@@ -106,7 +106,7 @@ fn show_all(dir: &Dir, command: &Command) -> Result<bool, LabError> {
     if INTERRUPTED.load(Ordering::Relaxed) {
         return Ok(false);
     }
-    let report = check::run(dir)?;
+    let report = check::run(dir, &[])?;
     show::print_report(&report);
     Ok(good && report.failed == 0)
 }

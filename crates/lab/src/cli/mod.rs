@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use ipnet::Ipv4Net;
 
 use crate::control::AgentAction;
 use crate::daemon::options::Options;
@@ -77,6 +78,10 @@ enum Command {
         /// As JSON
         #[arg(long)]
         json: bool,
+        /// Outside the VPC, pods go there with their own address, as the agents' AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS says; 0.0.0.0/0 with
+        /// AWS_VPC_K8S_CNI_EXTERNALSNAT. May be repeated
+        #[arg(long, value_name = "CIDR")]
+        untranslated: Vec<Ipv4Net>,
     },
     /// Make an EC2 call as the lab's administrator and print EC2's XML
     Ec2 {
@@ -90,6 +95,11 @@ enum Command {
     Fault {
         #[command(subcommand)]
         action: fault::Command,
+    },
+    /// Show the IAM policy of the nodes' role, or put another one in force
+    Policy {
+        /// The new one (JSON)
+        file: Option<PathBuf>,
     },
     /// Show the calls to EC2 and IMDS
     Calls {
@@ -206,8 +216,9 @@ fn run(line: Line) -> Result<ExitCode, LabError> {
         Command::Node { action } => node::run(&dir, action)?,
         Command::Pod { action } => return pod::run(&dir, action),
         Command::Exec { place, command } => show::exec(&dir, &place, &command)?,
-        Command::Check { json } => return show::check(&dir, json),
+        Command::Check { json, untranslated } => return show::check(&dir, json, &untranslated),
         Command::Ec2 { action, parameters } => show::ec2(&dir, &action, &parameters)?,
+        Command::Policy { file } => show::policy(&dir, file.as_deref())?,
         Command::Fault { action } => fault::run(&dir, action)?,
         Command::Calls { json, since } => show::calls(&dir, json, since)?,
         Command::Drops { json, since } => show::drops(&dir, json, since)?,

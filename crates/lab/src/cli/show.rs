@@ -2,14 +2,16 @@
 
 use std::io::IsTerminal as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use ipnet::Ipv4Net;
 use serde_json::Value;
 
 use super::{need_root, picture, print_json};
 use crate::check::{self, Report};
 use crate::control::{self, Ask, NodeEnv, Status};
-use crate::daemon::options::pair;
+use crate::daemon::options::{pair, policy as policy_file};
 use crate::error::LabError;
 use crate::fabric::DroppedPacket;
 use crate::fabric::netns::Place;
@@ -90,9 +92,9 @@ pub(super) fn exec(dir: &Dir, place: &str, command: &[String]) -> Result<(), Lab
     })
 }
 
-pub(super) fn check(dir: &Dir, json: bool) -> Result<ExitCode, LabError> {
+pub(super) fn check(dir: &Dir, json: bool, untranslated: &[Ipv4Net]) -> Result<ExitCode, LabError> {
     need_root()?;
-    let report = check::run(dir)?;
+    let report = check::run(dir, untranslated)?;
     if json {
         print_json(&report)?;
     } else {
@@ -148,6 +150,12 @@ pub(super) fn ec2(dir: &Dir, action: &str, parameters: &[String]) -> Result<(), 
     let xml: String = control::ask(dir, &Ask::Ec2 { parameters: all })?;
     println!("{xml}");
     Ok(())
+}
+
+pub(super) fn policy(dir: &Dir, file: Option<&Path>) -> Result<(), LabError> {
+    let policy = file.map(policy_file).transpose()?;
+    let now: Value = control::ask(dir, &Ask::Policy { policy })?;
+    print_json(&now)
 }
 
 pub(super) fn calls(dir: &Dir, json: bool, since_ms: u64) -> Result<(), LabError> {

@@ -113,6 +113,15 @@ impl Daemon {
             Ask::Ec2 { parameters } => {
                 value(&operator_call(&self.engine, &parameters).await.map_err(refused)?)
             }
+            Ask::Policy { policy } => self.engine.with(|vpc, _| {
+                if let Some(policy) = policy {
+                    vpc.set_role(&RoleConfig {
+                        name: RoleConfig::NODE.to_owned(),
+                        policy,
+                    });
+                }
+                value(&vpc.policy(RoleConfig::NODE))
+            }),
             Ask::HopLimit { node, hops } => {
                 let (node, _) = self.find(&node)?;
                 value(&self.engine.with(|vpc, _| {

@@ -1,6 +1,6 @@
 //! How a lab is started; the same for `up`, for the demo, and for the daemon itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -8,7 +8,9 @@ use ipnet::Ipv4Net;
 
 use crate::error::LabError;
 use crate::kubernetes::{CONTROL_PLANE, ProxyMode};
-use crate::model::{NodeSpec, Reservation, ReservationKind, Spread, SubnetConfig, SubnetRoute, VpcConfig};
+use crate::model::{
+    NodeSpec, Policy, Reservation, ReservationKind, RoleConfig, Spread, SubnetConfig, SubnetRoute, VpcConfig,
+};
 
 /// What `vpcnet lab up` takes.
 #[derive(Clone, Debug, Args)]
@@ -40,6 +42,9 @@ pub struct Options {
     /// One address of each /28 of this subnet is reserved: it has no prefix to give. May be repeated
     #[arg(long, value_name = "SUBNET")]
     pub fragment: Vec<String>,
+    /// An IAM policy (JSON): what the nodes' role may do, and nothing else [default: as AmazonEKS_CNI_Policy]
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
     /// Start no agents
     #[arg(long)]
     pub no_agent: bool,
@@ -68,6 +73,7 @@ impl Options {
             ipv6: false,
             subnet: Vec::new(),
             fragment: Vec::new(),
+            policy: None,
             no_agent: false,
             kubernetes: false,
             kube_proxy: ProxyMode::default(),
@@ -102,6 +108,9 @@ impl Options {
                 args.extend([name.to_owned(), value.clone()]);
             }
         }
+        if let Some(file) = &self.policy {
+            args.extend(["--policy".to_owned(), file.display().to_string()]);
+        }
         if self.no_agent {
             args.push("--no-agent".to_owned());
         }
@@ -118,7 +127,8 @@ impl Options {
     /// The model's configuration.
     ///
     /// # Errors
-    /// [`LabError::Usage`] for a subnet that is none, or is not there.
+    /// [`LabError::Usage`] for a subnet that is none, or is not there, and for a policy that is none; [`LabError::File`] for one
+    /// that cannot be read.
     pub fn config(&self) -> Result<VpcConfig, LabError> {
         let mut config = VpcConfig::default();
         for text in &self.subnet {
@@ -130,6 +140,11 @@ impl Options {
         // Subnets that were added get their part as well.
         if self.ipv6 {
             config = config.dual_stack();
+        }
+        if let Some(file) = &self.policy {
+            let policy = policy(file)?;
+            let nodes = config.roles.iter_mut().filter(|r| r.name == RoleConfig::NODE);
+            nodes.for_each(|role| role.policy = policy.clone());
         }
         let exactly = |ms: u64| Spread::exactly(Duration::from_millis(ms));
         let timing = &mut config.timing;
@@ -232,6 +247,15 @@ fn fragment(config: &mut VpcConfig, name: &str) -> Result<(), LabError> {
     Ok(())
 }
 
+/// An IAM policy of a file.
+///
+/// # Errors
+/// [`LabError::File`] when it cannot be read, [`LabError::Usage`] when it is none that the lab can judge by.
+pub fn policy(file: &Path) -> Result<Policy, LabError> {
+    let text = std::fs::read_to_string(file).map_err(LabError::file("read", file))?;
+    Policy::parse(&text).map_err(|e| LabError::Usage(format!("{}: {e}", file.display())))
+}
+
 /// `KEY=VALUE` as two.
 ///
 /// # Errors
@@ -298,6 +322,8 @@ mod tests {
             "c=10.0.64.0/20,a",
             "--fragment",
             "c",
+            "--policy",
+            "p.json",
             "--env",
             "A=b c",
             "--no-agent",
@@ -359,6 +385,33 @@ mod tests {
             error.contains("subnet-x") && error.contains("subnet-a, subnet-b"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_judged_is_refused_with_its_file_and_the_place_in_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("policy.json");
+        let name = file.display().to_string();
+        let missing = configured(&["--policy", &name]).unwrap_err();
+        assert!(missing.contains(&name), "{missing}");
+        std::fs::write(
+            &file,
+            r#"{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "ec2:*", "NotResource": "*"}}"#,
+        )
+        .unwrap();
+        let wrong = configured(&["--policy", &name]).unwrap_err();
+        assert!(
+            wrong.contains(&name) && wrong.contains("statement 1") && wrong.contains("NotResource"),
+            "{wrong}"
+        );
+        std::fs::write(
+            &file,
+            r#"{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "ec2:*", "Resource": "*"}}"#,
+        )
+        .unwrap();
+        let config = configured(&["--policy", &name]).unwrap();
+        let role = config.roles.iter().find(|r| r.name == RoleConfig::NODE).unwrap();
+        assert_eq!(role.policy, policy(&file).unwrap());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::faults::FaultRule;
+use super::policy::Policy;
 
 /// A delay between two bounds, both included; equal bounds make it exact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -268,14 +269,14 @@ pub struct GroupConfig {
 pub struct RoleConfig {
     /// Its name; instances carry it in their instance profile.
     pub name: String,
-    /// Allowed actions, `ec2:DescribeInstances`, or `ec2:*`, or with a trailing `*` (`ec2:Describe*`).
-    pub actions: Vec<String>,
+    /// It.
+    pub policy: Policy,
 }
 
 impl RoleConfig {
     /// The role of the people who run the lab: everything.
     pub const ADMIN: &'static str = "lab-admin";
-    /// The role of nodes: what the managed policy AmazonEKS_CNI_Policy allows.
+    /// The role of nodes; if nobody says otherwise, with what the managed policy AmazonEKS_CNI_Policy allows.
     pub const NODE: &'static str = "lab-node";
 }
 

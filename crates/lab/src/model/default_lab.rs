@@ -9,6 +9,7 @@ use super::config::{
     AddressChoice, Buckets, GroupConfig, Protocol, RoleConfig, Rule, RulePeer, SubnetConfig, SubnetRoute,
     Timing, VpcConfig,
 };
+use super::policy::Policy;
 
 impl Default for VpcConfig {
     fn default() -> Self {
@@ -122,33 +123,33 @@ fn default_node_group() -> GroupConfig {
 }
 
 fn default_roles() -> Vec<RoleConfig> {
-    // AmazonEKS_CNI_Policy and its IPv6 counterpart, plus DescribeSubnets and DescribeVpcs, which its current version holds or node policies add.
+    // AmazonEKS_CNI_Policy and its IPv6 counterpart, plus DescribeVpcs and DescribeSecurityGroups, which node policies add.
     let node = [
-        "AssignIpv6Addresses",
-        "AssignPrivateIpAddresses",
-        "AttachNetworkInterface",
-        "CreateNetworkInterface",
-        "CreateTags",
-        "DeleteNetworkInterface",
-        "DescribeInstances",
-        "DescribeInstanceTypes",
-        "DescribeNetworkInterfaces",
-        "DescribeSecurityGroups",
-        "DescribeSubnets",
-        "DescribeVpcs",
-        "DetachNetworkInterface",
-        "ModifyNetworkInterfaceAttribute",
-        "UnassignIpv6Addresses",
-        "UnassignPrivateIpAddresses",
+        "ec2:AssignIpv6Addresses",
+        "ec2:AssignPrivateIpAddresses",
+        "ec2:AttachNetworkInterface",
+        "ec2:CreateNetworkInterface",
+        "ec2:CreateTags",
+        "ec2:DeleteNetworkInterface",
+        "ec2:DescribeInstances",
+        "ec2:DescribeInstanceTypes",
+        "ec2:DescribeNetworkInterfaces",
+        "ec2:DescribeSecurityGroups",
+        "ec2:DescribeSubnets",
+        "ec2:DescribeVpcs",
+        "ec2:DetachNetworkInterface",
+        "ec2:ModifyNetworkInterfaceAttribute",
+        "ec2:UnassignIpv6Addresses",
+        "ec2:UnassignPrivateIpAddresses",
     ];
     vec![
         RoleConfig {
             name: RoleConfig::ADMIN.to_owned(),
-            actions: vec!["ec2:*".to_owned()],
+            policy: Policy::allowing(&["ec2:*"]),
         },
         RoleConfig {
             name: RoleConfig::NODE.to_owned(),
-            actions: node.iter().map(|a| format!("ec2:{a}")).collect(),
+            policy: Policy::allowing(&node),
         },
     ]
 }

@@ -64,6 +64,15 @@ fn wanted(filter: &Filter, value: &str) -> bool {
     })
 }
 
+/// Whether a text is as a pattern with `*` and `?` says.
+pub(crate) fn glob_text(pattern: &str, text: &str) -> bool {
+    if !pattern.contains(['*', '?', '\\']) {
+        return pattern == text;
+    }
+    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+    glob(&pattern, &text)
+}
+
 /// `*` is any text, `?` one character, a backslash takes the next character as it is.
 fn glob(pattern: &[char], text: &[char]) -> bool {
     match pattern {
@@ -81,8 +90,7 @@ mod tests {
     use super::*;
 
     fn matches(pattern: &str, text: &str) -> bool {
-        let (p, t): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
-        glob(&p, &t)
+        glob_text(pattern, text)
     }
 
     #[test]

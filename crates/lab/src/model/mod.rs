@@ -31,7 +31,10 @@ mod lagging;
 mod log;
 mod modify;
 mod page;
+mod policy;
+mod policy_conditions;
 mod request;
+mod resources;
 mod response;
 mod rights;
 mod rng;
@@ -59,6 +62,7 @@ pub use faults::{ActiveFault, FaultKind, FaultRule, FaultTarget};
 pub use ids::{AttachmentId, EniId, GroupId, InstanceId, Mac, SubnetId, VpcId};
 pub use imds::{ImdsBody, ImdsReply};
 pub use ipv6::{Ipv6, WantedIpv6};
+pub use policy::{Policy, PolicyError};
 pub use request::{
     AssignIpv6Addresses, AssignPrivateIpAddresses, AttachNetworkInterface, AttributeChange,
     ConnectionTracking, CreateNetworkInterface, Describe, Filter, InterfaceKind, Request, RunInstances, Tags,

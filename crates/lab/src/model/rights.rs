@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::config::RoleConfig;
 use super::error::ApiError;
-use super::faults::matches_pattern;
 use super::ids::InstanceId;
+use super::policy::{Asked, Policy, Verdict};
 use super::rng::Rng;
 
 /// Who makes a call: a role, and the instance whose credentials speak for it, if any.
@@ -65,7 +65,7 @@ const SESSION_LIFE: Duration = Duration::from_secs(6 * 3600);
 /// Roles and keys.
 #[derive(Clone, Debug)]
 pub(crate) struct Rights {
-    roles: BTreeMap<String, Vec<String>>,
+    roles: BTreeMap<String, Policy>,
     keys: BTreeMap<String, Credentials>,
     sessions: BTreeMap<InstanceId, String>,
     rng: Rng,
@@ -92,7 +92,7 @@ impl Rights {
 
     /// Adds a role or replaces what it may do.
     pub(crate) fn set_role(&mut self, role: &RoleConfig) {
-        self.roles.insert(role.name.clone(), role.actions.clone());
+        self.roles.insert(role.name.clone(), role.policy.clone());
     }
 
     fn issue(&mut self, kind: &str, caller: Caller, now: Duration, life: Option<Duration>) -> String {
@@ -162,27 +162,57 @@ impl Rights {
             .retain(|_, k| k.caller.instance.as_ref() != Some(instance));
     }
 
-    /// Refuses an action the caller's role does not list.
-    pub(crate) fn authorize(&self, account: &str, caller: &Caller, action: &str) -> Result<(), ApiError> {
-        let full = format!("ec2:{action}");
-        let allowed = self
-            .roles
-            .get(&caller.role)
-            .is_some_and(|a| a.iter().any(|p| matches_pattern(p, &full)));
-        if allowed {
-            return Ok(());
-        }
-        let session = caller.instance.as_ref().map_or("lab", InstanceId::as_str);
-        Err(ApiError::with_status(
-            403,
-            "UnauthorizedOperation",
-            format!(
-                "You are not authorized to perform this operation. User: arn:aws:sts::{account}:assumed-role/{}/{session} \
-                 is not authorized to perform: {full} because no identity-based policy allows the {full} action",
-                caller.role
-            ),
-        ))
+    /// What a role may do, if there is such a role.
+    pub(crate) fn policy(&self, role: &str) -> Option<&Policy> {
+        self.roles.get(role)
     }
+
+    /// What the caller's policy says of an action, whatever it is about; `None`: that depends on what it is about.
+    pub(crate) fn of_action(&self, caller: &Caller, action: &str) -> Option<Verdict> {
+        let Some(policy) = self.roles.get(&caller.role) else {
+            return Some(Verdict::NotAllowed);
+        };
+        policy.of_action(&format!("ec2:{action}"))
+    }
+
+    /// Whether the caller's policy allows the action on something, under some condition.
+    pub(crate) fn mentions(&self, caller: &Caller, action: &str) -> bool {
+        self.roles
+            .get(&caller.role)
+            .is_some_and(|policy| policy.mentions(&format!("ec2:{action}")))
+    }
+
+    /// Refuses what the caller's policy does not allow, or denies.
+    pub(crate) fn authorize(&self, account: &str, caller: &Caller, asked: &Asked) -> Result<(), ApiError> {
+        let policy = self.roles.get(&caller.role);
+        match policy.map_or(Verdict::NotAllowed, |policy| policy.judge(asked)) {
+            Verdict::Allowed => Ok(()),
+            verdict => Err(refusal(account, caller, asked, verdict)),
+        }
+    }
+}
+
+/// As EC2 words it: clients and people look for the action in it.
+pub(crate) fn refusal(account: &str, caller: &Caller, asked: &Asked, verdict: Verdict) -> ApiError {
+    let session = caller.instance.as_ref().map_or("lab", InstanceId::as_str);
+    let (action, role) = (&asked.action, &caller.role);
+    let on = asked
+        .arn
+        .as_ref()
+        .map_or_else(String::new, |arn| format!(" on resource: {arn}"));
+    let why = if verdict == Verdict::Denied {
+        "with an explicit deny in an identity-based policy".to_owned()
+    } else {
+        format!("because no identity-based policy allows the {action} action")
+    };
+    ApiError::with_status(
+        403,
+        "UnauthorizedOperation",
+        format!(
+            "You are not authorized to perform this operation. User: arn:aws:sts::{account}:assumed-role/{role}/{session} \
+             is not authorized to perform: {action}{on} {why}"
+        ),
+    )
 }
 
 #[cfg(test)]
@@ -192,7 +222,7 @@ mod tests {
     fn rights() -> Rights {
         let role = |name: &str, actions: &[&str]| RoleConfig {
             name: name.to_owned(),
-            actions: actions.iter().map(|a| (*a).to_owned()).collect(),
+            policy: Policy::allowing(actions),
         };
         Rights::new(
             &[
@@ -213,7 +243,11 @@ mod tests {
                     role: role.to_owned(),
                     instance: None,
                 },
-                action,
+                &Asked {
+                    action: format!("ec2:{action}"),
+                    arn: None,
+                    context: BTreeMap::new(),
+                },
             )
             .is_ok()
         };

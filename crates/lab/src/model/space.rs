@@ -126,6 +126,28 @@ impl Space {
         None
     }
 
+    /// How many single addresses and how many prefixes are left to choose from.
+    pub(crate) fn choosable(&self) -> (u32, u32) {
+        let covers = |at: u32, kind: Option<ReservationKind>| {
+            let of_kind = |r: &&Reservation| kind.is_none_or(|kind| r.kind == kind);
+            let mut all = self.reservations.iter().filter(of_kind);
+            all.any(|r| r.cidr.contains(&Ipv4Addr::from(at)))
+        };
+        let usable = self.usable();
+        let free = |at: &u32| !self.owners.contains_key(at);
+        let addresses = usable.clone().filter(|at| free(at) && !covers(*at, None)).count();
+        let blocks = usable.clone().filter(|at| at.is_multiple_of(PREFIX_SIZE));
+        let whole = |first: &u32| {
+            let mut all = *first..=first.saturating_add(PREFIX_SIZE - 1);
+            all.all(|at| {
+                let for_prefixes = covers(at, Some(ReservationKind::Prefix)) || !covers(at, None);
+                usable.contains(&at) && free(&at) && for_prefixes
+            })
+        };
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        (count(addresses), count(blocks.filter(whole).count()))
+    }
+
     /// A prefix EC2 would choose: from a prefix reservation where the subnet has one with room, else from what no
     /// reservation covers. `None`: no aligned block of sixteen is free.
     pub(crate) fn choose_prefix(&self, choice: AddressChoice, rng: &mut Rng) -> Option<Ipv4Net> {

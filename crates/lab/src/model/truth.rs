@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::ids::{EniId, InstanceId, SubnetId};
+use super::space::Space;
 use super::state::{Instance, Interface};
 use super::vpc::Vpc;
 
@@ -37,5 +38,12 @@ impl Vpc {
     pub fn left_now(&self, subnet: &SubnetId) -> Option<(u32, u32)> {
         let space = self.spaces.get(subnet)?;
         Some((space.free(), space.blocks()))
+    }
+
+    /// Of these, how many EC2 would choose from: single addresses outside every CIDR reservation, and /28s of prefix reservations or
+    /// outside every one.
+    #[must_use]
+    pub fn choosable_now(&self, subnet: &SubnetId) -> Option<(u32, u32)> {
+        self.spaces.get(subnet).map(Space::choosable)
     }
 }

@@ -11,6 +11,7 @@ use super::error::ApiError;
 use super::faults::{ActiveFault, FaultKind, FaultRule, Faults, Subject, fault_error};
 use super::ids::{AttachmentId, EniId, GroupId, InstanceId, SubnetId, VpcId};
 use super::lagging::Lagging;
+use super::policy::Policy;
 use super::request::{Request, Tags};
 use super::response::Response;
 use super::rights::{Caller, Credentials, Rights};
@@ -189,7 +190,7 @@ impl Vpc {
         if !self.throttle.admit(self.now, &self.config.buckets, action) {
             return Err(fault_error("RequestLimitExceeded", 503));
         }
-        self.rights.authorize(&self.config.account, caller, action)?;
+        self.authorize(caller, &request)?;
         let as_of = self.now.saturating_sub(lag);
         match request {
             Request::Malformed { error, .. } => Err(error),
@@ -263,6 +264,12 @@ impl Vpc {
     /// Adds a role, or replaces what it may do.
     pub fn set_role(&mut self, role: &RoleConfig) {
         self.rights.set_role(role);
+    }
+
+    /// What a role may do, if there is such a role.
+    #[must_use]
+    pub fn policy(&self, role: &str) -> Option<&Policy> {
+        self.rights.policy(role)
     }
 
     /// The long-lived key of a role, for clients outside the nodes.

@@ -3,12 +3,14 @@
 use std::ffi::OsString;
 use std::io;
 
+use super::rejects::{self, FILTER, FORWARD};
 use super::theirs::{Does, InTable, Listing, MANGLE, NAT, Seen, Theirs};
 use super::{Backend, InForce, Removed};
 use crate::run::{self, Failure};
 
 /// Names of the older tables that this namespace has; the file is there only if the kernel can have such.
 const NAMES: &str = "/proc/thread-self/net/ip_tables_names";
+const NAMES_V6: &str = "/proc/thread-self/net/ip6_tables_names";
 /// Seconds to wait for whoever else writes: they hold the lock for milliseconds.
 const LOCK_WAIT: &str = "10";
 
@@ -16,8 +18,13 @@ const LOCK_WAIT: &str = "10";
 #[derive(Debug, thiserror::Error)]
 pub enum LegacyError {
     /// The kernel does not say which there are.
-    #[error("cannot read {NAMES}: {0}")]
-    Names(#[source] io::Error),
+    #[error("cannot read {}: {source}", .file.display())]
+    Names {
+        /// Where it would.
+        file: OsString,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// None of the programs is there.
     #[error(
         "there are legacy iptables tables ({tables}) and no program to look for chains of amazon-vpc-cni-k8s in them: install iptables-legacy (in Debian the package iptables)"
@@ -62,6 +69,13 @@ struct Program {
 /// The programs that read and write the older tables; of each the first that is there is run.
 #[derive(Debug, Clone)]
 pub struct Programs {
+    of_ipv4: Family,
+    of_ipv6: Family,
+}
+
+/// Those of a family.
+#[derive(Debug, Clone)]
+struct Family {
     save: Vec<Program>,
     restore: Vec<Program>,
     names: OsString,
@@ -71,9 +85,16 @@ impl Default for Programs {
     /// By PATH.
     fn default() -> Self {
         Self {
-            save: vec![multi("iptables-save"), plain("iptables-legacy-save")],
-            restore: vec![multi("iptables-restore"), plain("iptables-legacy-restore")],
-            names: NAMES.into(),
+            of_ipv4: Family {
+                save: vec![multi("iptables-save"), plain("iptables-legacy-save")],
+                restore: vec![multi("iptables-restore"), plain("iptables-legacy-restore")],
+                names: NAMES.into(),
+            },
+            of_ipv6: Family {
+                save: vec![multi("ip6tables-save"), plain("ip6tables-legacy-save")],
+                restore: vec![multi("ip6tables-restore"), plain("ip6tables-legacy-restore")],
+                names: NAMES_V6.into(),
+            },
         }
     }
 }
@@ -93,14 +114,44 @@ fn plain(program: &str) -> Program {
 }
 
 impl Programs {
-    /// These two, whatever else there is.
+    /// These two for IPv4, whatever else there is.
     pub fn at(save: impl Into<OsString>, restore: impl Into<OsString>) -> Self {
         let one = |program| vec![Program { program, first: None }];
-        Self {
-            save: one(save.into()),
-            restore: one(restore.into()),
-            ..Self::default()
-        }
+        let mut all = Self::default();
+        all.of_ipv4.save = one(save.into());
+        all.of_ipv4.restore = one(restore.into());
+        all
+    }
+}
+
+impl Family {
+    /// The older tables of this namespace, among those that are asked about.
+    fn tables(&self, asked: &[&'static str]) -> Result<Vec<&'static str>, LegacyError> {
+        let names = match std::fs::read_to_string(&self.names) {
+            Ok(names) => names,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => {
+                return Err(LegacyError::Names {
+                    file: self.names.clone(),
+                    source,
+                });
+            }
+        };
+        let there = |table: &&str| names.lines().any(|name| name == *table);
+        Ok(asked.iter().copied().filter(there).collect())
+    }
+
+    /// One table's rules. `tables` are named where there is no program.
+    fn listing(&self, table: &str, tables: &[&str]) -> Result<Listing<String>, LegacyError> {
+        let saved = Self::run(&self.save, &["-t", table], b"").unwrap_or_else(|| no_program(tables))?;
+        Ok(parse(&String::from_utf8_lossy(&saved)))
+    }
+
+    /// Changes tables, each in one step.
+    fn change(&self, script: &str, tables: &[&str]) -> Result<(), LegacyError> {
+        let arguments = ["--noflush", "-w", LOCK_WAIT];
+        let done = Self::run(&self.restore, &arguments, script.as_bytes());
+        done.unwrap_or_else(|| no_program(tables)).map(drop)
     }
 
     /// None of the programs runs: `None`.
@@ -147,24 +198,18 @@ impl Parts {
     }
 }
 
+fn no_program<T>(tables: &[&str]) -> Result<T, LegacyError> {
+    let tables = tables.join(", ");
+    Err(LegacyError::NoProgram { tables })
+}
+
 /// Nothing is run where there is no older table: the program would make it.
 pub(super) fn look(programs: &Programs) -> Result<Parts, LegacyError> {
-    let names = match std::fs::read_to_string(&programs.names) {
-        Ok(names) => names,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(LegacyError::Names(error)),
-    };
+    let programs = &programs.of_ipv4;
     let mut listings = [Listing::default(), Listing::default()];
-    let tables: Vec<&str> = [NAT, MANGLE]
-        .into_iter()
-        .filter(|table| names.lines().any(|name| name == *table))
-        .collect();
+    let tables = programs.tables(&[NAT, MANGLE])?;
     for table in &tables {
-        let saved = Programs::run(&programs.save, &["-t", table], b"").unwrap_or_else(|| {
-            let tables = tables.join(", ");
-            Err(LegacyError::NoProgram { tables })
-        })?;
-        let listing = parse(&String::from_utf8_lossy(&saved));
+        let listing = programs.listing(table, &tables)?;
         let [nat, mangle] = &mut listings;
         *if *table == NAT { nat } else { mangle } = listing;
     }
@@ -174,14 +219,27 @@ pub(super) fn look(programs: &Programs) -> Result<Parts, LegacyError> {
 
 /// Each table in one step.
 pub(super) fn remove(programs: &Programs, parts: &Parts) -> Result<(), LegacyError> {
-    let script = script(&parts.0);
-    let arguments = ["--noflush", "-w", LOCK_WAIT];
-    let done = Programs::run(&programs.restore, &arguments, script.as_bytes());
-    done.unwrap_or_else(|| {
-        let tables = format!("{NAT}, {MANGLE}");
-        Err(LegacyError::NoProgram { tables })
-    })?;
-    Ok(())
+    programs.of_ipv4.change(&script(&parts.0), &[NAT, MANGLE])
+}
+
+/// Takes away the rules that reject new connections to the addresses of egress; says how many there were.
+pub(super) fn remove_rejects(programs: &Programs, v6: bool) -> Result<usize, LegacyError> {
+    let programs = if v6 { &programs.of_ipv6 } else { &programs.of_ipv4 };
+    let tables = programs.tables(&[FILTER])?;
+    let mut deleted = Vec::new();
+    for table in &tables {
+        let mut rules = programs.listing(table, &tables)?.rules;
+        rules.retain(|rule| rule.chain == FORWARD && rule.comment.as_deref() == Some(rejects::comment(v6)));
+        deleted.extend(
+            rules
+                .into_iter()
+                .map(|rule| format!("-D {FORWARD} {}\n", rule.id)),
+        );
+    }
+    if !deleted.is_empty() {
+        programs.change(&format!("*{FILTER}\n{}COMMIT\n", deleted.concat()), &tables)?;
+    }
+    Ok(deleted.len())
 }
 
 /// For `iptables-restore --noflush`.
@@ -331,7 +389,7 @@ COMMIT
     fn without_older_tables_no_program_is_run_or_missed() {
         let dir = tempfile::tempdir().unwrap();
         let mut programs = Programs::at("/nonexistent/save", "/nonexistent/restore");
-        programs.names = dir.path().join("names").into();
+        programs.of_ipv4.names = dir.path().join("names").into();
         assert!(look(&programs).unwrap().is_nothing(), "no such file");
         std::fs::write(dir.path().join("names"), "filter\n").unwrap();
         assert!(
@@ -348,7 +406,7 @@ COMMIT
     fn what_a_failing_program_says_is_passed_on() {
         let dir = tempfile::tempdir().unwrap();
         let mut programs = Programs::at("ls", "ls");
-        programs.names = dir.path().join("names").into();
+        programs.of_ipv4.names = dir.path().join("names").into();
         std::fs::write(dir.path().join("names"), "nat\n").unwrap();
         let error = look(&programs).unwrap_err();
         assert!(error.to_string().starts_with("ls failed: ls: "), "{error}");

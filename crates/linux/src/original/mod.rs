@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | iptables, by either of its programs | `nat` | chains `AWS-SNAT-CHAIN-n` and `AWS-CONNMARK-CHAIN-n` of every release, the rules that lead there, the restoring of the mark |
 //! | | `mangle` `PREROUTING` | the rules named "AWS, primary ENI", for whichever mark, prefix and interface |
+//! | | `filter` `FORWARD`, in both families | the rule that keeps everybody from opening connections to pods' egress: [`remove_reject`] |
 //! | nftables | table `ip aws-cni` | all of it |
 //!
 //! Rules of others in the same tables are not touched. What `iptables-nft` wrote is read and taken away by netlink, in one
@@ -15,6 +16,7 @@
 
 mod legacy;
 mod nft;
+mod rejects;
 mod rules;
 mod theirs;
 
@@ -24,6 +26,7 @@ use crate::netlink::{Errno, NetlinkError};
 use crate::nfnetlink::Nfnetlink;
 
 pub use legacy::{LegacyError, Programs};
+pub use rejects::{egress_range, remove_reject};
 pub use rules::{Old, collapse, old_rules};
 
 /// Somebody else wrote the ruleset between our look and our change, so often: then it is an error.

@@ -1,9 +1,10 @@
 //! What `iptables-nft` wrote, and the table `ip aws-cni`: read and taken away by netlink.
 
+use super::rejects::{self, FILTER, FORWARD};
 use super::theirs::{Does, InTable, Listing, MANGLE, NAT, POSTROUTING, PREROUTING, Seen, Theirs, is_chain};
 use super::{Backend, InForce, Removed};
 use crate::netlink::{NetlinkError, parse};
-use crate::nfnetlink::{Delete, IPV4, Nfnetlink, Rule, Table, attribute, text};
+use crate::nfnetlink::{Delete, IPV4, IPV6, Nfnetlink, Rule, Table, attribute, text};
 
 /// The table of the releases that mark by nftables.
 const NATIVE: &str = "aws-cni";
@@ -98,6 +99,7 @@ pub(super) fn remove(netlink: &mut Nfnetlink, parts: &Parts) -> Result<(), Netli
     for InTable { table, chains, rules } in parts.theirs.tables() {
         // First whatever leads to a chain, then what is in the chains, which may lead to one another.
         changes.extend(rules.into_iter().map(|rule| Delete::Rule {
+            family: IPV4,
             table: table.into(),
             chain: rule.chain.clone(),
             handle: rule.id,
@@ -118,6 +120,30 @@ pub(super) fn remove(netlink: &mut Nfnetlink, parts: &Parts) -> Result<(), Netli
         }));
     }
     netlink.commit(&changes, "remove the chains of amazon-vpc-cni-k8s from nftables")
+}
+
+/// Takes away the rules that reject new connections to the addresses of egress, in one transaction; says how many there were.
+pub(super) fn remove_rejects(netlink: &mut Nfnetlink, v6: bool) -> Result<usize, NetlinkError> {
+    let family = if v6 { IPV6 } else { IPV4 };
+    let mut rules = netlink.rules_of(family, FILTER, Some(FORWARD))?;
+    rules.retain(|rule| comment(rule).as_deref() == Some(rejects::comment(v6)));
+    if rules.is_empty() {
+        return Ok(0);
+    }
+    let changes: Vec<Delete> = rules
+        .iter()
+        .map(|rule| Delete::Rule {
+            family,
+            table: FILTER.into(),
+            chain: FORWARD.into(),
+            handle: rule.handle,
+        })
+        .collect();
+    netlink.commit(
+        &changes,
+        "remove the rule of amazon-vpc-cni-k8s for addresses of egress from nftables",
+    )?;
+    Ok(rules.len())
 }
 
 fn seen(rule: &Rule) -> Seen<u64> {
