@@ -6,11 +6,7 @@ use std::time::Duration;
 use crate::ids::PodMeta;
 use crate::kernel::HostRoute;
 use crate::names::host_veth_suffix_nth;
-<<<<<<< HEAD
-use crate::owner::{Held, Standing, Superseded};
-=======
-use crate::owner::{Owner, Standing, Superseded};
->>>>>>> soak
+use crate::owner::{Held, Owner, Standing, Superseded};
 use crate::pool::Pool;
 use crate::time::Now;
 
@@ -30,10 +26,6 @@ pub enum Doubt {
 }
 
 impl Pool {
-<<<<<<< HEAD
-    /// The host veths of all pods that exist, and where they lead.
-    pub(crate) fn veths_seen(&mut self, now: Now, names: &[String], pods: &[HostRoute]) {
-=======
     /// Whether owners are in doubt, or may be.
     #[must_use]
     pub fn doubt(&self) -> Doubt {
@@ -46,9 +38,8 @@ impl Pool {
         all.max_by_key(|doubt| *doubt as u8).unwrap_or(Doubt::Nobody)
     }
 
-    /// The host veths of all pods that exist.
-    pub(crate) fn veths_seen(&mut self, now: Now, names: &[String]) {
->>>>>>> soak
+    /// The host veths of all pods that exist, and where they lead.
+    pub(crate) fn veths_seen(&mut self, now: Now, names: &[String], pods: &[HostRoute]) {
         for (key, owner) in &mut self.owners {
             let has_link = |held: &[Held]| {
                 let addresses: Vec<IpAddr> = held.iter().map(|h| h.address).collect();
