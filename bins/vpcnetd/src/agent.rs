@@ -129,13 +129,8 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         config: Arc::clone(&config),
         aims,
         newcomers: Arc::default(),
-<<<<<<< HEAD
         causes: Arc::default(),
         news,
-=======
-        news,
-        causes: Arc::default(),
->>>>>>> kube
     };
     // Endpoints and credential settings are checked now: later there is nobody to hear of it.
     around.ec2("us-east-1")?;
