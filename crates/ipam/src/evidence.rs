@@ -90,7 +90,7 @@ impl Pool {
     }
 
     /// An interface that is being deleted is no place for pods, whoever shows it, whether or not it was known before.
-    fn going(&self, eni: &EniId) -> bool {
+    pub(crate) fn going(&self, eni: &EniId) -> bool {
         self.intents
             .values()
             .any(|i| matches!(&i.what, What::Delete { eni: e, .. } if e == eni))

@@ -43,7 +43,7 @@ pub(crate) enum State {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Address {
     pub(crate) state: State,
-    /// EC2 says the interface does not have it, but a pod does.
+    /// A pod has it, and the interface has not, as EC2 says, or may not, as it was about to be given back in an earlier life.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) disputed: bool,
     /// Only a list says it is here that may lag behind what a life without record gave back: nobody gets it before that is clear.

@@ -173,9 +173,12 @@ impl Pool {
             })
         };
         let before = held(self);
+        let disputed = self.disputed_of(&eni);
         self.described(now, since, facts);
         let clear_at = since.plus(EC2_LAG);
-        if now.mono < clear_at && self.lists_leaving(&eni, id, facts) {
+        let early = now.mono < clear_at;
+        let doubted = early && self.dispute_again(&eni, &disputed);
+        if doubted || (early && self.lists_leaving(&eni, id, facts)) {
             // It lists what a release may have given back a moment ago. A read that lags, or a release that failed? Nobody gets
             // it before that is clear.
             let what = What::Describe {
@@ -228,6 +231,9 @@ impl Pool {
     /// attached, a moment ago. Then it is asked again when no read can lag that far.
     fn unknown_to_ec2(&mut self, now: Now, id: IntentId, what: What, since: Mono, trouble: Option<Block>) {
         let What::Describe { eni, .. } = &what else { return };
+        if self.going(eni) {
+            return; // Not attached any more, it may be there all the same: its deletion tells when it is gone.
+        }
         let interface = self.interfaces.get(eni);
         let known_at = interface.map(|i| i.sure_at.unwrap_or(i.since).max(i.since));
         match known_at.map(|at| at.plus(EC2_LAG)).filter(|at| *at > now.mono) {

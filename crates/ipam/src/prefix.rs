@@ -35,6 +35,8 @@ pub(crate) struct Use {
     pub(crate) owned: u32,
     /// It is being given back.
     pub(crate) leaving: bool,
+    /// It is in question whether the interface has all of it.
+    pub(crate) doubted: bool,
     /// Until when some address of it is kept from EC2.
     pub(crate) rests_until: Option<Mono>,
 }
@@ -43,6 +45,11 @@ impl Use {
     /// No pod has an address of it, and it stays.
     pub(crate) fn is_free(&self) -> bool {
         self.owned == 0 && !self.leaving
+    }
+
+    /// It may be given back, once it rests no more.
+    pub(crate) fn may_go(&self) -> bool {
+        self.is_free() && !self.doubted
     }
 }
 
@@ -76,6 +83,7 @@ impl Interface {
                 prefix,
                 owned: crate::plan::count(all().filter(|a| a.state == State::Owned).count()),
                 leaving: all().any(|a| !a.counts()),
+                doubted: all().any(Address::is_doubted),
                 rests_until: all().filter_map(|a| a.rests_until(now)).max(),
             }
         })

@@ -108,10 +108,13 @@ impl Pool {
     /// Points in time of another boot mean nothing: what ran starts anew.
     fn rebase(&mut self, now: Mono) {
         let until = now.plus(self.targets.cooldown);
+        // Reads may lag behind what was done a moment before the machine went down.
+        let clear_at = now.plus(EC2_LAG);
         for interface in self.interfaces.values_mut() {
+            let doubted = interface.verify_at.is_some() || interface.addresses.values().any(|a| a.unsure);
             interface.since = now;
             interface.sure_at = None;
-            interface.verify_at = interface.addresses.values().any(|a| a.unsure).then_some(now);
+            interface.verify_at = doubted.then_some(clear_at);
             interface.block = None;
             // A start is no proof that nobody lags any more.
             let departed = interface.departed.values_mut();
@@ -135,7 +138,7 @@ impl Pool {
             limbo.until = until;
         }
         self.deleted.values_mut().for_each(|at| *at = now);
-        self.unsure_until = None;
+        self.unsure_until = self.unsure_until.map(|_| clear_at);
     }
 }
 

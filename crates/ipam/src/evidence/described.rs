@@ -157,6 +157,26 @@ impl Pool {
         clear_at.filter(|at| *at > now.mono).max()
     }
 
+    /// The disputed addresses of an interface.
+    pub(crate) fn disputed_of(&self, eni: &EniId) -> Vec<Ipv4Addr> {
+        let all = self.interfaces.get(eni).into_iter().flat_map(|i| &i.addresses);
+        all.filter(|(_, a)| a.disputed).map(|(at, _)| *at).collect()
+    }
+
+    /// A read that may lag listed some of what was `disputed`: that settles nothing. Was it any?
+    pub(crate) fn dispute_again(&mut self, eni: &EniId, disputed: &[Ipv4Addr]) -> bool {
+        let Some(interface) = self.interfaces.get_mut(eni) else {
+            return false;
+        };
+        let mut any = false;
+        for at in disputed {
+            if let Some(a) = interface.addresses.get_mut(at).filter(|a| !a.disputed) {
+                (a.disputed, any) = (true, true);
+            }
+        }
+        any
+    }
+
     /// Do facts name something that is leaving by this intent?
     pub(crate) fn lists_leaving(&self, eni: &EniId, by: IntentId, facts: &InterfaceFacts) -> bool {
         let Some(interface) = self.interfaces.get(eni) else {

@@ -13,6 +13,7 @@ use crate::intent::What;
 use crate::interface::{Address, Interface};
 use crate::kind::{Kind, Wanted};
 use crate::pool::Pool;
+use crate::prefix::Use;
 use crate::time::Mono;
 
 /// What may go, how much of it.
@@ -82,7 +83,7 @@ pub(super) fn release(
 fn surplus(pool: &Pool, card: CardIndex, wanted: Wanted, rest: &Rest<'_>, places: &[&Interface]) -> Surplus {
     let over = rest.over as usize;
     let single = |i: &&Interface| i.singles().filter(|(_, a)| is_idle(a)).count();
-    let free = |i: &&Interface| i.prefix_uses(Mono::default()).filter(|u| u.is_free()).count();
+    let free = |i: &&Interface| i.prefix_uses(Mono::default()).filter(Use::may_go).count();
     let (singles, prefixes) = (
         places.iter().map(single).sum::<usize>(),
         places.iter().map(free).sum::<usize>(),
@@ -144,7 +145,7 @@ fn release_from(places: &[&Interface], surplus: &Surplus, now: Mono) -> (Vec<Ste
                 .for_each(&mut later);
         }
         if surplus.prefixes > 0 {
-            let free = || place.prefix_uses(now).filter(|u| u.is_free());
+            let free = || place.prefix_uses(now).filter(Use::may_go);
             let idle = free().filter(|u| u.rests_until.is_none());
             let mut prefixes: Vec<Ipv4Net> = idle.map(|u| u.prefix).collect();
             prefixes.reverse();

@@ -137,6 +137,8 @@ impl Pool {
         for interface in self.interfaces.values_mut() {
             for (at, a) in &mut interface.addresses {
                 if self.by_address.contains_key(&IpAddr::V4(*at)) {
+                    // What was being given back may be gone. Should the pod go first, nobody else gets it before EC2 has said.
+                    a.disputed |= matches!(a.state, State::Leaving { .. });
                     (a.state, a.unsure) = (State::Owned, false);
                     placed.push((IpAddr::V4(*at), interface.id.clone()));
                 } else if a.state == State::Owned {

@@ -6,7 +6,7 @@ use vpcnet_ipam::{
     Action, Answer, Event, Evidence, FailureClass, InterfaceFacts, Outcome, Restored, Targets,
 };
 
-use super::rig::{M5_LARGE, Rig, ip_targets};
+use super::rig::{M5_LARGE, Rig, ip_targets, prefixes};
 
 /// A node whose files are lost, and that was just shown its interfaces: the primary one with so many addresses.
 fn node(size: (u32, u32), targets: Targets, addresses: u32, evidence: Evidence) -> (Rig, InterfaceFacts) {
@@ -100,6 +100,46 @@ fn another_start_in_between_does_not_make_it_sure() {
     rig.address(pod);
 }
 
+/// The same agent after the machine started anew.
+fn in_another_boot(rig: Rig) -> Rig {
+    rig.restart(|r| r.journal.as_mut().unwrap().boot_id = "boot-0".into())
+        .0
+}
+
+#[test]
+fn nor_does_a_machine_that_starts_anew_in_between() {
+    let (mut rig, facts) = node((1, 4), Targets::default(), 3, Evidence::Ec2);
+    rig.pass(4_000);
+    let mut rig = in_another_boot(rig);
+    let pods = [rig.add(1), rig.add(2), rig.add(3)];
+    rig.pass(9_999);
+    assert_eq!(rig.ordered(), Vec::<String>::new(), "its read would lag");
+    assert!(pods.iter().all(|pod| rig.answer(*pod).is_none()));
+    rig.pass(1);
+    let describe = rig.take_describe();
+    rig.done(&describe, Outcome::Described(Some(without(&facts, 0))));
+    let given: Vec<IpAddr> = pods[..2].iter().map(|pod| rig.address(*pod)).collect();
+    assert!(!given.contains(&IpAddr::V4(facts.addresses[0])), "{given:?}");
+}
+
+#[test]
+fn what_is_listed_after_a_machine_started_anew_in_between_is_no_surer() {
+    let (rig, mut facts) = node((1, 4), Targets::default(), 2, Evidence::Ec2);
+    let mut rig = in_another_boot(rig);
+    let later = rig.facts(0, 1).addresses[0];
+    facts.addresses.push(later);
+    // What became of the assignment that was under way is asked at once.
+    let early = rig.take_describe();
+    rig.done(&early, Outcome::Described(Some(facts.clone())));
+    let pods = [rig.add(1), rig.add(2), rig.add(3)];
+    rig.pass(9_999);
+    assert!(pods.iter().all(|pod| rig.answer(*pod).is_none()));
+    rig.pass(1);
+    let late = rig.take_describe();
+    rig.done(&late, Outcome::Described(Some(facts)));
+    assert!(pods.iter().all(|pod| rig.answer(*pod).is_some()));
+}
+
 #[test]
 fn nothing_of_it_is_given_back_before_it_is_sure() {
     let (mut rig, facts) = node(M5_LARGE, ip_targets(1, 0), 5, Evidence::Ec2);
@@ -109,6 +149,24 @@ fn nothing_of_it_is_given_back_before_it_is_sure() {
     let describe = rig.take_describe();
     rig.done(&describe, Outcome::Described(Some(facts)));
     assert_eq!(rig.ordered(), ["release eni-0 -4"]);
+}
+
+#[test]
+fn nor_is_a_prefix_of_it() {
+    let (mut rig, _) = Rig::empty(M5_LARGE, prefixes(1)).restart(|r| *r = Restored::default());
+    let mut facts = rig.facts(0, 0);
+    facts.prefixes = rig.fresh_prefixes(3);
+    rig.tell(Event::InterfaceSeen {
+        facts: facts.clone(),
+        evidence: Evidence::Ec2,
+    });
+    rig.listed(&["eni-0"]);
+    rig.pass(9_999);
+    assert_eq!(rig.ordered(), Vec::<String>::new());
+    rig.pass(1);
+    let describe = rig.take_describe();
+    rig.done(&describe, Outcome::Described(Some(facts)));
+    assert_eq!(rig.ordered(), ["release eni-0 -2 prefixes"]);
 }
 
 #[test]

@@ -127,6 +127,7 @@ impl World {
     ) -> (u64, Result<ec2::Response, CallError>) {
         self.check_call(n, &request);
         let action = request.action();
+        let token = self.sure_token(n, &request);
         let repeats = self.repeats(&request);
         let caller = ec2::Caller::node(&self.nodes[n].instance);
         let reply = self.vpc.call(self.time(), &caller, request);
@@ -158,11 +159,32 @@ impl World {
                 (latency, Err(error))
             }
         };
+        if let Err(CallError { unknown: false, .. }) = &outcome
+            && let Some(token) = token.filter(|_| !repeats)
+        {
+            // It was carried out twice, and only the second time refused: whoever is told so has made nothing.
+            let made = self
+                .vpc
+                .interfaces_now()
+                .filter(|i| i.description.ends_with(&token));
+            let made: Vec<ec2::EniId> = made.map(|i| i.id.clone()).collect();
+            self.unrecorded.extend(made);
+        }
         self.note(|| match &outcome {
             Ok(_) => format!("n{n} {action} ok"),
             Err(e) => format!("n{n} {action} {}", e.code),
         });
         (latency, outcome)
+    }
+
+    /// The token of a creation of which no answer was lost so far: a refusal of it is the end of it.
+    fn sure_token(&self, n: usize, request: &ec2::Request) -> Option<String> {
+        let ec2::Request::CreateNetworkInterface(wanted) = request else {
+            return None;
+        };
+        let token = wanted.client_token.as_ref()?;
+        let (_, unsure) = self.nodes[n].life.as_ref()?.begun.get(token)?;
+        (!unsure).then(|| token.clone())
     }
 
     /// A creation that was made before.

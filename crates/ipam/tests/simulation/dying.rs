@@ -96,6 +96,11 @@ impl World {
     /// Interfaces in the making are then on no record. Nor is what was given back a moment ago, and until when it rests.
     pub(crate) fn lose_journal(&mut self, n: usize) {
         self.nodes[n].disk.state = None;
+        self.disregard_journal(n);
+    }
+
+    /// The file is there, and what it says is not used.
+    pub(crate) fn disregard_journal(&mut self, n: usize) {
         self.rests.retain(|(node, _), _| *node != n);
         let instance = self.nodes[n].instance.clone();
         let loose: Vec<ec2::EniId> = self

@@ -363,9 +363,11 @@ impl World {
             return;
         };
         self.rest(n, leases);
-        // With it goes an owner that was known by the pod's link alone.
+        // With it goes an owner that was known by the pod's link alone: the plugin takes the routes to its addresses away.
         for other in self.nodes[n].sandboxes.values_mut().filter(|o| o.dead) {
-            other.forgotten |= leases.iter().any(|l| other.addresses.contains(&l.address));
+            let given_back = leases.iter().any(|l| other.addresses.contains(&l.address));
+            other.forgotten |= given_back;
+            other.veth &= !given_back;
         }
         // What is known by its link alone is found by the pod's name, whichever of its sandboxes it was.
         let by_link = leases.iter().any(|l| l.key.network == MIGRATED_NETWORK);

@@ -16,6 +16,13 @@ pub(crate) fn shrink(history: &History, failure: &Failure) -> History {
         *runs += 1;
         run(h).is_err_and(|f| f.broken.law == failure.broken.law)
     };
+    let waited_at_once = History {
+        ops: together(&small.ops),
+        ..small.clone()
+    };
+    if breaks(&waited_at_once, &mut runs) {
+        small = waited_at_once;
+    }
     let mut size = small.ops.len().div_ceil(2).max(1);
     while runs < RUNS {
         let mut from = 0;
@@ -57,6 +64,18 @@ pub(crate) fn shrink(history: &History, failure: &Failure) -> History {
         }
     }
     small
+}
+
+/// Pauses in a row as one.
+fn together(ops: &[Op]) -> Vec<Op> {
+    let mut all: Vec<Op> = Vec::new();
+    for op in ops {
+        match (all.last_mut(), op) {
+            (Some(Op::Pass(before)), Op::Pass(more)) => *before += more,
+            _ => all.push(op.clone()),
+        }
+    }
+    all
 }
 
 /// The same with less of it.

@@ -80,6 +80,10 @@ impl World {
         }
         let checkpoint = self.nodes[n].disk.checkpoint.as_ref().map(|c| from_files(c));
         let state = self.nodes[n].disk.state.clone();
+        if checkpoint.as_ref().is_some_and(|c| !c.ours) {
+            // A life that could not overwrite another agent's checkpoint wrote its journal in vain.
+            self.disregard_journal(n);
+        }
         if let Some(state) = &state
             && self.live_from_files(n, checkpoint.clone(), state)
         {
