@@ -34,7 +34,7 @@ dist: image ## what a release consists of, with checksums, in target/dist/
 	@scripts/dist
 
 .PHONY: test
-test: ## every test there is, those with the lab and the built binaries too (root, 21 minutes from nothing)
+test: ## every test there is, those with the lab and the built binaries too (root)
 	@scripts/test
 
 .PHONY: unit-test

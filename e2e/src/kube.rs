@@ -81,15 +81,33 @@ impl Cluster {
                 env: &[],
             }),
         };
+        if !images().is_empty() {
+            cluster.apply_manifests();
+        }
         for node in cluster.lab_nodes() {
             cluster.install(&node);
         }
         cluster
     }
 
-    /// Puts vpcnet on a node and waits until it is Ready.
+    /// What users apply, with the changes a lab needs.
+    fn apply_manifests(&self) {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
+        let manifests = self.kubectl(&["kustomize", "--load-restrictor=LoadRestrictionsNone", directory]);
+        self.apply(&manifests);
+    }
+
+    /// Puts vpcnet on a node and waits until it is Ready: by its image and the DaemonSet's pod where `VPCNET_E2E_IMAGE` names
+    /// archives (with colons between), else started by the lab.
     pub fn install(&self, node: &str) {
-        self.lab.run(&["agent", "start", node]);
+        let images = images();
+        if images.is_empty() {
+            self.lab.run(&["agent", "start", node]);
+        } else {
+            let mut load = vec!["image", "load", "--node", node];
+            load.extend(images.iter().map(String::as_str));
+            self.lab.run(&load);
+        }
         let name = self.node_name(node);
         wait_for_or(
             || format!("{node} is Ready: {}", self.describe_node(&name)),
@@ -338,6 +356,15 @@ impl Cluster {
             .flat_map(|i| i["addresses"].as_array().into_iter().flatten())
             .any(|net| in_net(net.as_str().unwrap_or_default(), wanted))
     }
+}
+
+fn images() -> Vec<String> {
+    let named = std::env::var("VPCNET_E2E_IMAGE").unwrap_or_default();
+    named
+        .split(':')
+        .filter(|f| !f.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The single element of `responses` in what a pod was told to ask.

@@ -198,6 +198,19 @@ const MUST_NOT_KNOW: &[(&str, &[&[&str]])] = &[
         "vpcnet-fuzz",
         &[&["vpcnet-linux", "vpcnet-rpc", "vpcnet-lab", "tonic", "axum"]],
     ),
+    // It packs directories.
+    (
+        "vpcnet-image",
+        &[&[
+            "vpcnet-ipam",
+            "vpcnet-cni",
+            "vpcnet-config",
+            "vpcnet-linux",
+            "vpcnet-cloud",
+            "vpcnet-lab",
+            "tokio",
+        ]],
+    ),
     (
         "vpcnet-e2e",
         &[&["vpcnet-ipam", "vpcnet-linux", "vpcnet-cloud", "vpcnet-lab"]],
@@ -255,6 +268,7 @@ fn nobody_depends_on_a_binary_the_benchmark_or_these_tests() {
                 "vpcnet-floor",
                 "vpcnet-e2e",
                 "vpcnet-fuzz",
+                "vpcnet-image",
             ];
             assert!(
                 !leaf.contains(&dependency.as_str()),

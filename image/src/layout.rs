@@ -88,10 +88,14 @@ pub(crate) fn make(image: &Image, platforms: &[Platform]) -> Layout {
                 }),
             );
             if suffix.is_empty() {
-                let digest = manifest["digest"].as_str().unwrap_or_default().to_owned();
+                let digest = digest_of(&manifest);
                 layout.manifests.insert(platform.architecture.clone(), digest);
             }
-            manifest["platform"] = json!({ "architecture": platform.architecture, "os": "linux" });
+            set(
+                &mut manifest,
+                "platform",
+                json!({ "architecture": platform.architecture, "os": "linux" }),
+            );
             manifests.push(manifest);
         }
         let mut index = layout.add_json(
@@ -103,18 +107,32 @@ pub(crate) fn make(image: &Image, platforms: &[Platform]) -> Layout {
                 "annotations": annotations(image),
             }),
         );
-        let digest = index["digest"].as_str().unwrap_or_default().to_owned();
+        let digest = digest_of(&index);
         layout.images.push((name.clone(), digest));
         // containerd reads the first, others the second.
-        index["annotations"] = json!({
+        let names_of_it = json!({
             "io.containerd.image.name": name,
             "org.opencontainers.image.ref.name": format!("{}{suffix}", image.tag),
         });
+        set(&mut index, "annotations", names_of_it);
         names.push(index);
     }
     layout.index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": names });
     layout.docker = Value::from(docker);
     layout
+}
+
+/// Of a descriptor.
+fn digest_of(descriptor: &Value) -> String {
+    let digest = descriptor.get("digest").and_then(Value::as_str);
+    digest.unwrap_or_default().to_owned()
+}
+
+/// Adds a member to an object.
+fn set(object: &mut Value, name: &str, value: Value) {
+    if let Some(members) = object.as_object_mut() {
+        members.insert(name.to_owned(), value);
+    }
 }
 
 fn config(image: &Image, platform: &Platform, start: &str, directory: &str) -> Value {

@@ -139,8 +139,11 @@ pub(crate) fn sbom(image: &Image, arch: &str, manifest: &str, materials: &[Mater
                 "referenceLocator": material.purl(),
             }],
         });
-        if !material.sha256.is_empty() {
-            package["checksums"] = json!([{ "algorithm": "SHA256", "checksumValue": material.sha256 }]);
+        if let Some(members) = package.as_object_mut().filter(|_| !material.sha256.is_empty()) {
+            members.insert(
+                "checksums".to_owned(),
+                json!([{ "algorithm": "SHA256", "checksumValue": material.sha256 }]),
+            );
         }
         packages.push(package);
         relationships.push(json!({

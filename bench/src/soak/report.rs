@@ -43,7 +43,7 @@ pub(super) fn whole(run: &Run, parts: &Parts<'_>) -> Value {
         .map(|l| {
             json!({
                 "at_s": l.at.as_secs(), "settled_after_s": l.settled_after.as_secs_f64(),
-                "pods": l.pods, "packet_checks": l.packets,
+                "pods": l.pods, "packet_checks": l.packets, "addresses_of_doubled_calls": l.unknown,
             })
         })
         .collect();

@@ -1,6 +1,6 @@
 //! What the threads of a run share: who lives, who is away, what went wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -30,6 +30,8 @@ pub(super) struct Run {
     alive: Mutex<BTreeMap<String, String>>,
     away: Mutex<Vec<Window>>,
     hindered: Mutex<Vec<Window>>,
+    /// Nodes for which EC2 did an assignment twice, as long as their agents may not know what it brought.
+    pub(super) doubled: Mutex<BTreeSet<&'static str>>,
     counts: Mutex<Counts>,
     failures: Mutex<Vec<String>>,
 }
@@ -73,6 +75,7 @@ impl Run {
             alive: Mutex::default(),
             away: Mutex::default(),
             hindered: Mutex::default(),
+            doubled: Mutex::default(),
             counts: Mutex::default(),
             failures: Mutex::default(),
         }

@@ -230,6 +230,15 @@ fn calls(dice: &mut Dice) -> Trouble {
 }
 
 impl Trouble {
+    /// Whether EC2 gives addresses that no answer names.
+    pub(super) fn doubles_assignments(&self) -> bool {
+        let Self::Calls { arguments, .. } = self else {
+            return false;
+        };
+        let about = |action: &str| arguments.first().is_some_and(|first| first == action);
+        about("AssignPrivateIpAddresses") && arguments.iter().any(|word| word == "--duplicate")
+    }
+
     /// For the log and the report.
     pub(super) fn title(&self) -> String {
         match self {

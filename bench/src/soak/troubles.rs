@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::run::Run;
+use super::run::{Run, lock};
 use super::script::{End, LAG, Lost, SHAKEN, Spell, Trouble};
 use super::world::{NODES, Pod, of_node, text};
 
@@ -75,6 +75,9 @@ fn begin(run: &Run, rules: &mut Rules, number: usize, spell: &Spell) -> io::Resu
     let held = match &spell.trouble {
         Trouble::Calls { arguments, .. } => {
             run.hindered_from(node);
+            if spell.trouble.doubles_assignments() {
+                lock(&run.doubled).insert(node);
+            }
             let for_node = ["--node".to_owned(), node.to_owned()];
             rules
                 .spells

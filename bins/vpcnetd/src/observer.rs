@@ -101,6 +101,7 @@ mod tests {
         let calls = Calls {
             metrics: Metrics::new().unwrap(),
             publisher: Some(publisher.clone()),
+            news: Newsroom::default(),
         };
         let call = |api: &str, error: Option<&str>| {
             calls.call(CallReport {

@@ -327,6 +327,12 @@ impl Config {
         self.interfaces.multi_nic && self.family == Family::V4
     }
 
+    /// What these settings ask for, only the API server can tell or take. The agent starts without it: what it said last holds.
+    #[must_use]
+    pub fn needs_api_server(&self) -> bool {
+        self.branch.enabled || self.interfaces.custom_networking.is_some() || self.kubernetes.annotate_pod_ip
+    }
+
     /// What the agent starts with.
     ///
     /// # Errors

@@ -100,12 +100,11 @@ async fn ec2(found: &mut Findings, config: &Config, imds: &Imds, facts: &Instanc
         }
     }
     if config.interfaces.subnet_discovery {
-        if let Err(error) = client.describe_subnets(&[facts.subnet_id.clone()], &[]).await {
-            if error.code == "UnauthorizedOperation" {
-                lacking(found, &["DescribeSubnets"]);
-            } else {
-                found.warn(format!("ec2:DescribeSubnets: {error}"), "");
-            }
+        let own = std::slice::from_ref(&facts.subnet_id);
+        match client.describe_subnets(own, &[]).await {
+            Ok(_) => {}
+            Err(error) if error.code == "UnauthorizedOperation" => lacking(found, &["DescribeSubnets"]),
+            Err(error) => found.warn(format!("ec2:DescribeSubnets: {error}"), ""),
         }
     }
     let about = DryRun {

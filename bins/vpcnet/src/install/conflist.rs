@@ -130,7 +130,8 @@ impl Conflist {
 
     /// Puts a plugin at the chain's end, unless it is in it.
     fn chain(&mut self, plugin: Value) {
-        if self.types().any(|kind| Some(kind) == plugin["type"].as_str()) {
+        let kind = plugin.get("type").and_then(Value::as_str);
+        if self.types().any(|there| Some(there) == kind) {
             return;
         }
         if let Some(Value::Array(plugins)) = self.0.get_mut("plugins") {

@@ -90,7 +90,7 @@ async fn says_no(plugin: &Path, question: &Value) -> Option<String> {
         return None;
     }
     let object: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    let words = ["msg", "details"].map(|key| object[key].as_str().unwrap_or_default());
+    let words = ["msg", "details"].map(|key| object.get(key).and_then(Value::as_str).unwrap_or_default());
     let words: Vec<&str> = words.into_iter().filter(|w| !w.is_empty()).collect();
     if words.is_empty() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();

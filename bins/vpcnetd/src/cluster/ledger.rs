@@ -65,11 +65,18 @@ impl Ledger {
         }
     }
 
-    /// What is to be done about `note`. `fresh`: a name that no event has yet.
-    pub(super) fn take(&mut self, note: &Note, now: Mono, fresh: impl FnOnce() -> String) -> Say {
+    /// What is to be done about `note`. `trouble`: what tells it from other troubles of the object with the same reason. `fresh`: a name
+    /// that no event has yet.
+    pub(super) fn take(
+        &mut self,
+        note: &Note,
+        trouble: &str,
+        now: Mono,
+        fresh: impl FnOnce() -> String,
+    ) -> Say {
         self.refill(now);
         self.told.retain(|_, e| now.since(e.seen) < MEMORY);
-        let key = (note.regarding.clone(), note.reason.clone(), note.action.clone());
+        let key = (note.regarding.clone(), note.reason.clone(), trouble.to_owned());
         if let Some(entry) = self.told.get_mut(&key) {
             entry.seen = now;
             let same = entry.text == note.text;
@@ -152,7 +159,7 @@ mod tests {
 
     /// In words.
     fn take(ledger: &mut Ledger, pod: u32, text: &str, now: u64) -> String {
-        match ledger.take(&note(pod, text), at(now), || format!("e{now}")) {
+        match ledger.take(&note(pod, text), "AddNetwork", at(now), || format!("e{now}")) {
             Say::Nothing => String::new(),
             Say::New { name } => name,
             Say::Again { name, count } => format!("{name}x{count}"),
@@ -177,6 +184,16 @@ mod tests {
         assert_eq!(take(&mut ledger, 1, "throttled", 30), "");
         assert_eq!(take(&mut ledger, 1, "throttled", 60), "e60");
         assert_eq!(take(&mut ledger, 1, "throttled", 120), "e60x2");
+    }
+
+    #[test]
+    fn different_troubles_of_one_object_are_told_at_once() {
+        let mut ledger = Ledger::new(at(0));
+        for (n, trouble) in ["one", "another"].into_iter().enumerate() {
+            let name = format!("e{n}");
+            let say = ledger.take(&note(1, trouble), trouble, at(1), || name.clone());
+            assert_eq!(say, Say::New { name });
+        }
     }
 
     #[test]

@@ -51,11 +51,16 @@ impl Teller {
             action: action.to_owned(),
             text,
         };
+        self.put(note, action);
+    }
+
+    /// `trouble`: what tells it from others of the object.
+    fn put(&mut self, note: Note, trouble: &str) {
         let now = clock::now();
         self.named = self.named.wrapping_add(1);
         let named = self.named;
         let fresh = || name(&note.regarding.name, now.wall_ns, named);
-        let (name, count) = match self.ledger.take(&note, now.mono, fresh) {
+        let (name, count) = match self.ledger.take(&note, trouble, now.mono, fresh) {
             Say::Nothing => return,
             Say::New { name } => (name, 1),
             Say::Again { name, count } => (name, count),
@@ -81,16 +86,17 @@ impl Teller {
             .cloned()
             .collect();
         self.complaints = complaints.iter().cloned().collect();
-        for (n, text) in new.into_iter().enumerate() {
+        for text in new {
             tracing::warn!(complaint = %text, "this node's objects");
             let Some(node) = node else { continue };
-            // Different troubles of one node are different events.
-            self.tell(
-                node.clone(),
-                "InvalidNodeConfiguration",
-                &format!("Configure-{n}"),
-                text,
-            );
+            let note = Note {
+                regarding: node.clone(),
+                reason: "InvalidNodeConfiguration".into(),
+                action: "Configure".into(),
+                text: text.clone(),
+            };
+            // Told once, so one must not be taken for the other words of another.
+            self.put(note, &text);
         }
     }
 }

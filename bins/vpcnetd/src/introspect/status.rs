@@ -17,7 +17,7 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
         let mut notes: Vec<String> = config.notes.to_vec();
         notes.extend(view.notes.iter().cloned());
         notes.extend(published.complaints.iter());
-        notes.extend(published.kubernetes.away.iter().map(String::as_str));
+        notes.extend(published.kubernetes.away.iter().cloned());
         json!({
             "agent": {
                 "version": env!("CARGO_PKG_VERSION"),
